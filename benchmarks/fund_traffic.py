@@ -26,7 +26,7 @@ def payments(port: int, token: str, merchants: int, hot: int) -> Traffic:
             merchant = 1 if pick.randint(1, hot) == 1 else pick.randint(1, merchants)
             named = f'"merchant":"b{merchant}","order_no":"{run}-0-{number}"'
             amount = pick.randint(100, 50_000)
-            yield post("/v1/payments", f'{{{named},"amount":{amount},"currency":"CNY","channel":"front"}}', token)
+            yield post("/v1/payments", f'{{{named},"amount":{amount},"currency":"CNY","channel":"simulator"}}', token)
 
     return Traffic(port, PAYMENTS, environment, requests)
 

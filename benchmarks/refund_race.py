@@ -57,7 +57,7 @@ def _rounds(session: Session, service: FundService) -> tuple[int, int, int, dict
     ):
         for number in range(ROUNDS):
             paid = f"{prefix}-{number}"
-            members = f'"merchant":"b1","order_no":"{paid}","amount":{AMOUNT},"currency":"CNY","channel":"front"'
+            members = f'"merchant":"b1","order_no":"{paid}","amount":{AMOUNT},"currency":"CNY","channel":"simulator"'
             status, answer = _all(wire, [post("/v1/payments", f"{{{members}}}", service.token)])[0]
             if status != 201:
                 raise BenchFault(f"a payment was answered {status} {answer[-300:]!r}")

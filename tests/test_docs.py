@@ -21,7 +21,7 @@ from fundledger.app.fund.routes import ROUTES as FUND_ROUTES
 from fundledger.app.fund.routes.kinds import KINDS
 from fundledger.app.http.metrics.exposition import replacements
 from fundledger.fund.model.order import FACTS, Kind
-from fundledger.fund.model.transitions import FIRST, TRANSITIONS
+from fundledger.fund.model.transitions import DUAL_CONTROL, FIRST, TRANSITIONS
 from fundledger.fund.store.queries import SQL as FUND_SQL
 from fundledger.ledger.model.refusal import Code
 from fundledger.ledger.store.queries import SQL
@@ -177,7 +177,7 @@ def test_the_refusals_of_the_fund_service_are_those_of_the_code_in_their_order()
 def test_the_requests_of_the_fund_service_are_its_routes():
     text = " ".join(cells[0] for cells in table(REFERENCE / "fund.md", "Request"))
     named_ = set()
-    for methods, path in re.findall(r"`(GET|POST) ([^`]+)`", text):
+    for methods, path in re.findall(r"`(GET|POST|PATCH) ([^`]+)`", text):
         named_ |= {(methods, path.replace("{kind}", kind.collection)) for kind in KINDS.values()}
     assert named_ == {(route.method, route.template) for route in FUND_ROUTES if route.api_class is not None}
 
@@ -190,7 +190,7 @@ def test_the_order_states_are_those_of_the_code():
         "withdrawals": {Kind.WITHDRAWAL},
         "payments, chargebacks": set(FACTS),
         "all but payments and chargebacks": set(Kind) - FACTS,
-        "adjustments": {Kind.ADJUSTMENT},
+        "under dual control": set(DUAL_CONTROL),
     }
     rows = [
         (kind, state, re.findall(r"`(\w+)`", next_))
@@ -203,12 +203,12 @@ def test_the_order_states_are_those_of_the_code():
     assert len(documented) == len(set(documented))
     assert set(documented) == {(kind, state) for kind, *pair in TRANSITIONS for state in pair}
     (first, otherwise), *more = re.findall(
-        r"^An adjustment is inserted as `(\w+)`, any other order as `(\w+)`\.$",
+        r"^An order under \[dual control\]\(people\.md#dual-control\) is inserted as `(\w+)`, any other order as `(\w+)`\.$",
         (REFERENCE / "fund.md").read_text(),
         re.MULTILINE,
     )
     assert not more
-    assert dict.fromkeys(Kind, otherwise) | {Kind.ADJUSTMENT: first} == FIRST
+    assert dict.fromkeys(Kind, otherwise) | dict.fromkeys(DUAL_CONTROL, first) == FIRST
 
 
 def test_there_is_advice_for_every_refusal():

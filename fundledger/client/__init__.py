@@ -15,8 +15,10 @@ from fundledger.client.faults import (
     Unauthorized,
     Unavailable,
 )
+from fundledger.client.fund_registry import Change, Channel
 from fundledger.client.fund_service import FundService
 from fundledger.client.fund_types import (
+    ApprovalResult,
     BankStatement,
     BillLine,
     BillPage,
@@ -55,11 +57,14 @@ from fundledger.client.types import (
 __all__ = [
     "Account",
     "AccountService",
+    "ApprovalResult",
     "Balance",
     "BalanceAt",
     "BankStatement",
     "BillLine",
     "BillPage",
+    "Change",
+    "Channel",
     "ContractBroken",
     "DayPage",
     "DaySum",

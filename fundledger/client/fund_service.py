@@ -13,8 +13,10 @@ from fundledger.client.batches import in_batches
 from fundledger.client.connection import Answer, converted, decoder, found
 from fundledger.client.faults import ContractBroken, Fault, OutcomeUnknown, Refused
 from fundledger.client.fund_lists import FundLists
+from fundledger.client.fund_registry import FundRegistry
 from fundledger.client.fund_types import (
     PATHS,
+    ApprovalResult,
     DeadEvent,
     Fee,
     FeeRule,
@@ -39,6 +41,10 @@ class _Results(msgspec.Struct):
     results: list[PaymentResult]
 
 
+class _Approvals(msgspec.Struct):
+    results: list[ApprovalResult]
+
+
 class _Webhooks(msgspec.Struct):
     webhooks: list[Webhook]
 
@@ -55,6 +61,7 @@ _encode = msgspec.json.Encoder().encode
 _order = decoder(Order)
 _orders = Pages(list[Order], "orders")
 _results = decoder(_Results)
+_approvals = decoder(_Approvals)
 _merchant = decoder(Merchant)
 _merchants = Pages(list[Merchant], "merchants")
 _history = decoder(_History)
@@ -66,7 +73,7 @@ _report = decoder(dict[str, Any])
 _anything = decoder(msgspec.Raw)
 
 
-class FundService(FundLists):
+class FundService(FundLists, FundRegistry):
     """Client of the fund service. Open it with `async with FundService(base_url, token) as fund`.
 
     Kind, merchant and `order_no` identify an order permanently: a repeated request returns the current order, with
@@ -220,7 +227,9 @@ class FundService(FundLists):
     async def write_off(
         self, merchant: str, order_no: str, amount: int, reason: str, ticket: str | None = None
     ) -> Order:
-        """Give up an amount of a merchant's debt. The platform bears the loss."""
+        """Request to give up an amount of a merchant's debt. The platform bears the loss. The order is `created` until
+        it is approved.
+        """
         members = {"amount": amount, "reason": reason, "ticket": ticket}
         return await self._order("write_off", merchant=merchant, order_no=order_no, **members)
 
@@ -240,9 +249,19 @@ class FundService(FundLists):
         members = {"amount": amount, "direction": direction, "reason": reason, "person": person, "ticket": ticket}
         return await self._order("adjustment", merchant=merchant, order_no=order_no, **members)
 
-    async def approve(self, id_: UUID, person: str | None = None) -> Order:
-        """Approve an adjustment, which is then posted. Raises Refused with `approval-needs-another`."""
-        return _order_of(await self._post(f"{PATHS['adjustment']}/{id_}/approve", person=person))
+    async def approve(self, order: Order | UUID, person: str | None = None) -> Order:
+        """Approve an order that is `created`, which is then posted. `order`: the order, or the id of an adjustment. The
+        token of this client identifies the approver; `person` is a note. Raises Refused with `approval-needs-another`.
+        """
+        return _order_of(await self._post(f"{_path(order)}/approve", person=person))
+
+    async def reject(self, order: Order, reason: str) -> Order:
+        """Reject an order that is `created`. Raises Refused with `order-approved` or `order-expired`."""
+        return _order_of(await self._post(f"{_path(order)}/reject", reason=reason))
+
+    async def approve_many(self, ids: Sequence[UUID]) -> list[ApprovalResult]:
+        """Approve at most 1,000 orders of any kinds, each independently: `results[i]` answers `ids[i]`."""
+        return _approvals(await self._post("/v1/approvals", orders=ids)).results
 
     async def retry(self, order: Order, reason: str | None = None) -> Order:
         """Repeat the failed step of a stuck order. Call this after the cause, named in the order's `problem`, was
@@ -269,7 +288,9 @@ class FundService(FundLists):
         reason: str,
         ticket: str | None = None,
     ) -> Order:
-        """Post a difference between the bank and the books: an overage (`more`) or a shortage (`less`) of the bank."""
+        """Request to post a difference between the bank and the books: an overage (`more`) or a shortage (`less`) of
+        the bank. The order is `created` until it is approved.
+        """
         members = {"channel": channel, "amount": amount, "currency": currency, "direction": direction}
         return await self._order("bank_difference", order_no=order_no, reason=reason, ticket=ticket, **members)
 
@@ -282,14 +303,17 @@ class FundService(FundLists):
         merchant: str | None = None,
         ticket: str | None = None,
     ) -> Order:
-        """Reverse an order. An order can be reversed once. Omit `merchant` if the order belongs to no merchant."""
+        """Request the reversal of an order, which can be reversed once. Omit `merchant` if the order belongs to no
+        merchant. The reversal is `created` until it is approved.
+        """
         members = {"of_kind": of_kind, "of_order_no": of_order_no, "reason": reason, "ticket": ticket}
         return await self._order("reversal", order_no=order_no, merchant=merchant, **members)
 
     async def import_statement(
         self, channel: str, statement_no: str, currency: str, lines: Sequence[StatementLine]
     ) -> dict[str, Any]:
-        """Match a bank statement with the orders of its channel, and post each difference to suspense once.
+        """Match a bank statement with the orders of its channel, and request a bank difference for each difference,
+        once. Approve the bank differences with `approve_many`.
 
         Returns the report, with the number of lines by outcome (`counts`), the `lines`, the orders `in_transit` and the
         sums.
@@ -345,6 +369,11 @@ class FundService(FundLists):
     async def _post(self, path: str, **members: object) -> Answer:
         given = {name: value for name, value in members.items() if value is not None}
         return await self._to.ask("POST", path, _encode(given))
+
+
+def _path(order: Order | UUID) -> str:
+    """Return the path of an order. An id is that of an adjustment."""
+    return f"{PATHS['adjustment']}/{order}" if isinstance(order, UUID) else f"{PATHS[_kind(order)]}/{order.id}"
 
 
 def _kind(order: Order) -> Kind:

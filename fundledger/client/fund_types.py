@@ -298,6 +298,15 @@ class PaymentResult(msgspec.Struct, frozen=True, gc=False):
     replay: bool = False
 
 
+class ApprovalResult(msgspec.Struct, frozen=True):
+    """Result of one approval. If the order was not approved, `state` is None and `problem` has the reason."""
+
+    id: UUID
+    state: str | None = None
+    problem: Problem | None = None
+    replay: bool = False
+
+
 class Step(msgspec.Struct, frozen=True):
     """A state that an order entered, and the time at which it entered the state."""
 

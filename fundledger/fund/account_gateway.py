@@ -250,6 +250,15 @@ class AccountGateway:
             raise Unverified(no.problem.detail) from None
         return {account.id: account for account in found if account is not None}
 
+    async def left_for_payouts(self, channel: str, currency: str) -> int:
+        """Return the balance of a channel's bank account, less the withdrawals that are not paid out yet. Raises
+        GatewayFault, Unverified.
+        """
+        bank, transit = accounts.bank(channel, currency), accounts.payout_transit(channel, currency)
+        found = await self.balances([bank, transit])
+        posted = {id_: account.balance.posted for id_, account in found.items()}
+        return posted.get(bank, 0) - posted.get(transit, 0)
+
     async def statement(
         self, account: str, from_: datetime, to: datetime, cursor: str | None, limit: int
     ) -> tuple[list[StatementEntry], str | None]:

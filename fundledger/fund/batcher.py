@@ -20,12 +20,14 @@ import asyncpg
 
 from fundledger.database.failures import was_rolled_back
 from fundledger.fund.account_gateway import GatewayFault
+from fundledger.fund.approvals import Approvals
+from fundledger.fund.channel_check import ChannelCheck, Registry
 from fundledger.fund.model.answer import Answer, Answering, OrderFault, Taken
 from fundledger.fund.model.drafts import Draft, draft_of
 from fundledger.fund.model.order import PLATFORM, Kind, Order, State
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.model.requests import Request
-from fundledger.fund.next_steps import FAULTS, NextSteps
+from fundledger.fund.next_steps import FAULTS
 from fundledger.fund.poster import Posting
 from fundledger.fund.store import orders
 from fundledger.fund.store import reservations as reserve
@@ -72,7 +74,7 @@ class _Waiting:
             tell(own)
 
 
-class OrderBatcher(NextSteps):
+class OrderBatcher(Approvals):
     """The order batcher of one worker.
 
     `batch_max`: the maximum number of orders in one transaction. `wait_s`: the seconds for which a caller waits for an
@@ -86,17 +88,18 @@ class OrderBatcher(NextSteps):
         pool: Pool,
         posting: Posting,
         merchants: Merchants,
+        channels: Registry,
         *,
         batch_max: int,
         wait_s: float,
         due_s: float,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
-        super().__init__(pool, posting, wait_s=wait_s, due_s=due_s)
+        super().__init__(pool, posting, wait_s=wait_s, due_s=due_s, now=now)
         self._gateway = posting.gateway
         self._ids, self._macs = posting.ids, posting.macs
         self._merchants = merchants
-        self._now = now
+        self._check = ChannelCheck(channels, posting.gateway)
         self._batch_max = batch_max
         self._queue: deque[_Waiting] = deque()
         self._known: dict[UUID, _Waiting] = {}
@@ -117,9 +120,8 @@ class OrderBatcher(NextSteps):
         """
         whose = request.whose
         merchant = self._merchants.known(whose)
-        channel = getattr(request, "channel", None)
-        opened = merchant is not None and (channel is None or self._gateway.is_open(channel, merchant.currency))
-        if opened and request.kind is not Kind.CHARGEBACK:
+        is_ready = merchant is not None and self._check.is_ready(request, merchant.currency)
+        if is_ready and request.kind is not Kind.CHARGEBACK:
             self._take(draft_of(request, merchant, module, self._now(), self._due_s, self._ids), answer)
         else:
             self._spawn(self._look_up(request, module, answer))
@@ -144,8 +146,13 @@ class OrderBatcher(NextSteps):
             draft = draft_of(request, merchant, module, self._now(), self._due_s, self._ids)
             if isinstance(draft, Draft):
                 order = draft.order
-                if order.channel is not None and not self._gateway.is_open(order.channel, order.currency):
-                    await self._gateway.open_channel(order.channel, order.currency)
+                no = await self._check.refusal_of(draft)
+                if no is not None:
+                    there = await _read(self._pool, [draft])
+                    found = draft.find(there)
+                    # An existing order is answered, although its channel would refuse a new one.
+                    answer(no if found is None else self._checked(found) or repeated(order, found))
+                    return
                 if order.kind is Kind.CHARGEBACK:
                     draft.debitable = await self._posting.debitable(order.merchant)
         except Tampered as found:
@@ -355,7 +362,7 @@ class OrderBatcher(NextSteps):
             await asyncio.wait(self._tasks)
 
 
-async def _read(connection: orders.Connection, drafts: Sequence[Draft]) -> dict[UUID, Order]:
+async def _read(connection: orders.AnyConnection, drafts: Sequence[Draft]) -> dict[UUID, Order]:
     """Return the stored orders whose id is the id or the former id of a draft. The keys are the ids of the stored
     orders.
     """

@@ -1,4 +1,5 @@
-"""Next steps of an existing order of the fund service: approve an adjustment, end a withdrawal, retry a stuck order.
+"""Next steps of an existing order of the fund service: end a withdrawal, retry a stuck order. `fund.approvals` has the
+steps of orders under dual control.
 
 Each step is recorded first and executed second. If the process dies in between, the recoverer executes the step.
 """
@@ -6,8 +7,7 @@ Each step is recorded first and executed second. If the process dies in between,
 import asyncio
 import contextlib
 import logging
-import unicodedata
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -53,41 +53,6 @@ class NextSteps:
     def macs(self) -> OrderMacs:
         """The MACs of orders."""
         return self._posting.macs
-
-    async def approve(self, id_: UUID, approver: str) -> Answer:
-        """Approve and post an adjustment. `approver`: MODULE or MODULE/PERSON, different from the requester. Returns
-        the order, a fault, or a refusal: ORDER_NOT_FOUND or APPROVAL_NEEDS_ANOTHER.
-        """
-
-        async def begin() -> Order | None:
-            order = await self._read(id_)
-            if order is None or not may_approve(order.module, approver):
-                return None
-            if order.state is not State.CREATED or not may_become(order.kind, order.state, State.POSTING):
-                return None
-            new = msgspec.structs.replace(order, approved_by=approver, state=State.POSTING)
-            async with self._pool.acquire() as connection, connection.transaction():
-                if order.direction == "credit":
-                    new.set_off = await debts.set_off(connection, self.macs, order.merchant, order.amount)
-                self.macs.seal(new)
-                changed = approver, self._due_s, new.mac, new.mac_key, order.mac, new.set_off
-                row = await connection.fetchrow(SQL["approve_order"], id_, *changed)
-                if row is None:
-                    raise Overtaken
-            return order_from(row)
-
-        def otherwise(order: Order) -> Answer:
-            if order.kind is not Kind.ADJUSTMENT:
-                return Refusal(Code.ORDER_NOT_FOUND, f"there is no adjustment {id_}")
-            if order.state is State.CREATED:
-                detail = (
-                    f"{order.module} requested this adjustment; a different module has to approve it, "
-                    "or a different `person` of the same module (both must be set)"
-                )
-                return Refusal(Code.APPROVAL_NEEDS_ANOTHER, detail)
-            return Taken(order, replay=True)
-
-        return await self._go_on(id_, begin, otherwise, self._post)
 
     async def end(self, id_: UUID, ending: Ending, channel_ref: str | None, reason: str | None, module: str) -> Answer:
         """End a withdrawal as paid or bounced. Returns the order, a fault, or a refusal. The refusal is WITHDRAWAL_PAID
@@ -199,7 +164,7 @@ class NextSteps:
             self._posting.macs.check(order)
         return order
 
-    async def _begun(self, begin: Callable[[], Awaitable[Order | None]]) -> Order | None:
+    async def _begun(self, begin: Callable[[], Awaitable[Order | Answer | None]]) -> Order | Answer | None:
         """Return what `begin` returns, or None if the order was changed concurrently. Repeat `begin` after a
         deadlock.
         """
@@ -226,13 +191,25 @@ class NextSteps:
         """Record the next step of an order with `begin`, then execute it with `go_on`. If `begin` returns None, the
         order has no such step: return the answer of `otherwise`.
         """
+        begun = await self._record_step(id_, begin, otherwise)
+        if not isinstance(begun, Order):
+            return begun
+        return await self._execute([begun], lambda: go_on(begun)) or Taken(begun)
+
+    async def _record_step(
+        self, id_: UUID, begin: Callable[[], Awaitable[Order | Answer | None]], otherwise: Callable[[Order], Answer]
+    ) -> Order | Answer:
+        """Record the next step of an order with `begin`. Return the order, or the answer that `begin` returns. If
+        `begin` returns None, the order has no such step: return the answer of `otherwise`.
+        """
         try:
-            order = await self._begun(begin)
-            if order is None:
-                there = await self._read(id_)
-                if there is None:
-                    return Refusal(Code.ORDER_NOT_FOUND, f"there is no order {id_}")
-                return otherwise(there)
+            begun = await self._begun(begin)
+            if begun is not None:
+                return begun
+            there = await self._read(id_)
+            if there is None:
+                return Refusal(Code.ORDER_NOT_FOUND, f"there is no order {id_}")
+            return otherwise(there)
         except Refused as no:
             return no.refusal
         except Tampered as found:
@@ -240,9 +217,14 @@ class NextSteps:
         except FAULTS as error:
             _log.warning("recording the next step of an order failed: %s", error, extra={"event": "order_step_failed"})
             return OrderFault("the fund database does not answer", undone=was_rolled_back(error))
+
+    async def _execute(self, orders_: Sequence[Order], go_on: Callable[[], Awaitable[None]]) -> OrderFault | None:
+        """Execute the recorded next step of orders with `go_on`. Return None: each order shows its current outcome.
+        Return a fault if a row does not match its MAC.
+        """
         try:
             async with asyncio.timeout(self._wait_s):
-                await go_on(order)
+                await go_on()
         except (GatewayFault, Overtaken):
             pass
         except Tampered as found:
@@ -251,23 +233,6 @@ class NextSteps:
             _log.warning(
                 "the next step of an order is left to the recoverer: %s",
                 error or "timeout",
-                extra={"event": "order_step_deferred", "order": str(id_)},
+                extra={"event": "order_step_deferred", "order": ", ".join(str(order.id) for order in orders_[:10])},
             )
-        return Taken(order)
-
-
-def may_approve(asked: str, approver: str) -> bool:
-    """Return whether `approver` may approve an order that `asked` requested. Both are MODULE or MODULE/PERSON, and they
-    have to differ. Within one module, both persons have to be named. The comparison ignores case, surrounding blanks,
-    and differences of Unicode normal form.
-    """
-    module, _, person = asked.partition("/")
-    other_module, _, other_person = approver.partition("/")
-    if _plain(module) != _plain(other_module):
-        return True
-    return bool(_plain(person) and _plain(other_person)) and _plain(person) != _plain(other_person)
-
-
-def _plain(name: str) -> str:
-    # Normalize before and after case folding: folding a normalized text may return a text that is not normalized.
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).strip()
+        return None

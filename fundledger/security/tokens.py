@@ -54,7 +54,13 @@ class Tokens:
 
         Return None if the token is unknown or malformed.
         """
-        if authorization is None or authorization[:7].lower() != "bearer ":
-            return None
-        token = authorization[7:].strip()
-        return self._modules.get(hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest())
+        digest = digest_of(authorization)
+        return None if digest is None else self._modules.get(digest)
+
+
+def digest_of(authorization: str | None) -> bytes | None:
+    """Return the SHA-256 of the token in an `Authorization` header, or None if the header has no bearer token."""
+    if authorization is None or authorization[:7].lower() != "bearer ":
+        return None
+    token = authorization[7:].strip()
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()

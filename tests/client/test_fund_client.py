@@ -23,6 +23,14 @@ async def fund(platform: Any) -> AsyncIterator[FundService]:
 
 
 @pytest.fixture
+async def checker(platform: Any) -> AsyncIterator[FundService]:
+    """Return a client with the token of the person dev-checker."""
+    token = (platform.data_dir / "dev-checker-token").read_text().strip()
+    async with FundService(platform.fund_url, token) as fund:
+        yield fund
+
+
+@pytest.fixture
 async def merchant(fund: FundService) -> str:
     """Create a merchant with a balance of 9,900, by the payment `p` of 10,000 with a fee of 1 percent."""
     name = f"c{uuid.uuid4().hex}"
@@ -114,16 +122,18 @@ async def test_a_withdrawal_ends_one_way(fund: FundService, merchant: str) -> No
     assert refused.value.problem.code == "withdrawal-paid"
 
 
-async def test_an_adjustment_needs_another_person(fund: FundService, merchant: str) -> None:
+async def test_an_adjustment_needs_another_person(fund: FundService, checker: FundService, merchant: str) -> None:
     order = await fund.adjust(merchant, "a1", 50, "credit", "why", person="ann")
     assert order.state == "created"
     with pytest.raises(Refused) as refused:
-        await fund.approve(order.id, "ann")
+        await fund.approve(order.id, "bob")
     assert refused.value.problem.code == "approval-needs-another"
-    assert (await fund.wait_until_settled(await fund.approve(order.id, "bob"))).state == "posted"
+    assert (await fund.wait_until_settled(await checker.approve(order.id))).state == "posted"
+    slip = await fund.adjust(merchant, "a2", 50, "credit", "why")
+    assert (await checker.reject(slip, "not signed")).state == "rejected"
 
 
-async def test_a_debt_is_recovered_and_written_off(fund: FundService, merchant: str) -> None:
+async def test_a_debt_is_recovered_and_written_off(fund: FundService, checker: FundService, merchant: str) -> None:
     await fund.wait_until_settled(await fund.refund(merchant, "r1", "p", 5_000))
     await fund.pay(merchant, "q", 10_000, "CNY", CHANNEL)
     for order in (
@@ -136,18 +146,28 @@ async def test_a_debt_is_recovered_and_written_off(fund: FundService, merchant: 
     with pytest.raises(Refused) as refused:
         await fund.recover(merchant, "v1", 10**9)
     assert refused.value.problem.code == "debt-exceeded"
-    assert (await fund.wait_until_settled(await fund.write_off(merchant, "o1", 500, "why"))).state == "posted"
+    given_up = await checker.approve(await fund.write_off(merchant, "o1", 500, "why"))
+    assert (await fund.wait_until_settled(given_up)).state == "posted"
 
 
-async def test_what_is_the_platforms_own_is_booked_and_reversed(fund: FundService, merchant: str) -> None:
+async def test_what_is_the_platforms_own_is_booked_and_reversed(
+    fund: FundService, checker: FundService, merchant: str
+) -> None:
     number = uuid.uuid4().hex
     cost = await fund.wait_until_settled(await fund.channel_cost(number, CHANNEL, 7, "CNY"))
-    more = await fund.wait_until_settled(await fund.bank_difference(number, CHANNEL, 7, "CNY", "more", "why"))
-    assert (cost.state, more.state) == ("posted", "posted")
-    reversal = await fund.reverse(f"{number}x", "channel_cost", number, "why")
-    assert (await fund.wait_until_settled(reversal)).state == "posted"
-    paid = await fund.reverse("x1", "payment", "p", "why", merchant)
-    assert (await fund.wait_until_settled(paid)).state == "posted"
+    assert cost.state == "posted"
+    waiting = [
+        await fund.bank_difference(number, CHANNEL, 7, "CNY", "more", "why"),
+        await fund.reverse(f"{number}x", "channel_cost", number, "why"),
+        await fund.reverse("x1", "payment", "p", "why", merchant),
+    ]
+    assert {order.state for order in waiting} == {"created"}
+    results = await checker.approve_many([order.id for order in waiting])
+    assert [result.id for result in results] == [order.id for order in waiting]
+    for kind, result in zip(("bank_difference", "reversal", "reversal"), results, strict=True):
+        order = await fund.order(kind, result.id)
+        assert order is not None
+        assert (await fund.wait_until_settled(order)).state == "posted"
 
 
 async def test_an_order_has_events(fund: FundService, merchant: str) -> None:

@@ -78,6 +78,7 @@ ANSWERS: dict[str, tuple[Say | None, str]] = {
     "302": (Say(302, b"", {"Location": "/"}), "unknown"),
     "400 without a problem": (NO_PROBLEM, "unknown"),
     "400 with a problem without a status": (Say(400, NO_STATUS, TYPED), "stuck"),
+    "403 role-missing": (problem(403, "role-missing"), "unknown"),
     "401 without a problem": (Say(401, b""), "unknown"),
     "403 forbidden": (problem(403, "forbidden"), "unknown"),
     "404 without a problem": (Say(404, b"nothing here"), "unknown"),

@@ -241,14 +241,13 @@ async def test_concurrent_chargebacks_never_take_more_than_the_balance(worker: F
 async def test_an_adjustment_is_posted_when_another_one_approves(worker: FundWorker) -> None:
     merchant = await worker.merchant()
     members = {"merchant": merchant, "order_no": "a", "amount": 70, "direction": "credit", "reason": "lost"}
-    order = await worker.done("adjustment", **members, person="ann")
-    assert order.state is State.CREATED
+    order = await worker.requested("adjustment", **members, person="ann")
     same = await worker.batcher.approve(order.id, "tester/ann")
     assert isinstance(same, Refusal)
     assert same.code is Code.APPROVAL_NEEDS_ANOTHER
     assert await worker.of(merchant) == (0, 0, 0)
     approved = await asyncio.gather(
-        *(worker.batcher.approve(order.id, f"tester/{who}") for who in ("bob", "eve", "bob"))
+        *(worker.batcher.approve(order.id, f"person:{who}") for who in ("bob", "eve", "bob"))
     )
     assert all(isinstance(answer, Taken) for answer in approved)
     assert await worker.of(merchant) == (70, 0, 0)
@@ -261,17 +260,18 @@ async def test_an_adjustment_is_posted_when_another_one_approves(worker: FundWor
         (None, "tester/bob", False),
         ("ann", "tester", False),
         ("ann", "tester/ann", False),
-        ("ann", "tester/bob", True),
+        ("ann", "tester/bob", False),
         (None, "others", True),
         ("ann", "others/ann", True),
+        ("ann", "person:ann", True),
     ],
 )
-async def test_one_token_approves_only_what_another_named_person_asked_for_with_it(
+async def test_an_approval_needs_another_identity_and_the_person_in_a_body_decides_nothing(
     worker: FundWorker, person: str | None, approver: str, *, enough: bool
 ) -> None:
     merchant = await worker.merchant()
     members = {"merchant": merchant, "order_no": "a", "amount": 70, "direction": "credit", "reason": "lost"}
-    order = await worker.done("adjustment", **members, person=person)
+    order = await worker.requested("adjustment", **members, person=person)
     answer = await worker.batcher.approve(order.id, approver)
     if enough:
         assert isinstance(answer, Taken)

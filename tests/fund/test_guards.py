@@ -21,7 +21,8 @@ async def fund(postgres: Databases) -> AsyncIterator[Connection]:
     payment = an_order(Kind.PAYMENT, "p", 100, fee=5)
     adjustment = an_order(Kind.ADJUSTMENT, "a", 100, direction="credit", approved_by="other")
     others = an_order(Kind.PAYMENT, "second", 100), an_order(Kind.PAYMENT, "no", 100, State.REFUSED)
-    await write(connection, [payment, adjustment, *others])
+    waits = an_order(Kind.ADJUSTMENT, "waits", 100, State.CREATED, direction="credit")
+    await write(connection, [payment, adjustment, waits, *others])
     await connection.execute(
         f"""
         INSERT INTO fund.payments (order_id, merchant, seq, amount, fee, settled, fee_settled, mac_key, mac)
@@ -36,6 +37,11 @@ async def fund(postgres: Databases) -> AsyncIterator[Connection]:
         VALUES ('{payment.id}', 'c', 1, 'CNY', now(), now(), 1, 'x');
         INSERT INTO outbox.webhooks (id, merchant, url, secret, module, mac_key, mac)
         VALUES ('{payment.id}', 'm', 'u', 's', 'x', 1, 'x');
+        INSERT INTO fund.channels VALUES ('c', 'CNY', 'bank:c', 'http', true, 0, 'open', 'x', now(), 1, 'x');
+        INSERT INTO fund.changes (id, kind, subject, body, state, maker, made_at, mac_key, mac)
+        VALUES ('{payment.id}', 'channel', 'c CNY', '{{}}', 'waiting', 'ann', now(), 1, 'x');
+        INSERT INTO fund.persons (name, roles, token_digest, created_by, created_at, mac_key, mac)
+        VALUES ('ann', '{{maker}}', sha256('ann'), 'x', now(), 1, 'x');
         INSERT INTO fund.integrity_findings VALUES (1, 'k', 'key', '{{}}', now(), 1, 'x')
         """
     )
@@ -47,9 +53,12 @@ async def fund(postgres: Databases) -> AsyncIterator[Connection]:
 RULE = """INSERT INTO fund.fee_rules (product, basis_points, fixed, minimum, maximum, effective_at, module, mac_key, mac)
           VALUES ('payment', {}, {}, {}, {}, now(), 'x', 1, 'x')"""
 PAYMENT = "UPDATE fund.payments SET {}"
+PERSON = """INSERT INTO fund.persons (name, roles, token_digest, created_by, created_at, mac_key, mac)
+            VALUES ('{}', '{}', {}, 'x', now(), 1, 'x')"""
 ORDER = "UPDATE fund.orders SET {} WHERE order_no = 'p'"
 TWICE = "INSERT INTO fund.{0} SELECT * FROM fund.{0} LIMIT 1"
 
+KEPT = ("persons", "channels", "changes")
 BITES: dict[str, str] = {
     "merchants_id_once": """INSERT INTO fund.merchants (id, name, currency, digest, mac_key, mac)
                             SELECT id, name, currency, digest, mac_key, mac FROM fund.merchants""",
@@ -60,6 +69,29 @@ BITES: dict[str, str] = {
     "webhooks_mac": "UPDATE outbox.webhooks SET mac = ''",
     "payments_mac": "UPDATE fund.payments SET mac_key = 0",
     "withdrawal_days_mac": "UPDATE fund.withdrawal_days SET mac = ''",
+    "channels_pkey": TWICE.format("channels"),
+    "channels_name": "UPDATE fund.channels SET name = 'a:b'",
+    "channels_payout": "UPDATE fund.channels SET payout = 'post'",
+    "channels_overdraft": "UPDATE fund.channels SET overdraft = -1",
+    "channels_state": "UPDATE fund.channels SET state = 'lost'",
+    "changes_pkey": """INSERT INTO fund.changes (id, kind, subject, body, state, maker, made_at, mac_key, mac)
+                       SELECT id, kind, 'other', body, state, maker, made_at, mac_key, mac FROM fund.changes""",
+    "changes_waiting_once": """INSERT INTO fund.changes (id, kind, subject, body, state, maker, made_at, mac_key, mac)
+                               SELECT gen_random_uuid(), kind, subject, '[]', state, 'bob', made_at, 1, mac FROM fund.changes""",
+    "changes_state": "UPDATE fund.changes SET state = 'lost', decided_at = now()",
+    "changes_decided": "UPDATE fund.changes SET state = 'expired'",
+    "changes_checked": "UPDATE fund.changes SET state = 'rejected', decided_at = now()",
+    "changes_two_identities": "UPDATE fund.changes SET state = 'applied', decided_at = now(), checker = 'ann/bob'",
+    "changes_once_decided": "UPDATE fund.changes SET body = '[]'",
+    "changes_once_decided ": """UPDATE fund.changes SET state = 'expired', decided_at = now();
+                                UPDATE fund.changes SET state = 'waiting', decided_at = NULL""",
+    "persons_pkey": PERSON.format("ann", "{maker}", "sha256('b')"),
+    "persons_name": PERSON.format("a/b", "{maker}", "sha256('b')"),
+    "persons_name_once": PERSON.format("Ann", "{maker}", "sha256('b')"),
+    "persons_roles": PERSON.format("bob", "{boss}", "sha256('b')"),
+    "persons_roles ": PERSON.format("bob", "{}", "sha256('b')"),
+    "persons_token_once": PERSON.format("bob", "{maker}", "sha256('ann')"),
+    "persons_token_digest": PERSON.format("bob", "{maker}", "'short'"),
     "integrity_findings_once": "INSERT INTO fund.integrity_findings VALUES (2, 'k', 'key', '{}', now(), 1, 'x')",
     "orders_layout": ORDER.format("layout = 3"),
     "orders_mac_of_layout": ORDER.format("mac = NULL, mac_key = NULL"),
@@ -92,6 +124,7 @@ BITES: dict[str, str] = {
                              voucher_id, created_at, mac, mac_key, layout) VALUES (gen_random_uuid(), 'payment', 'm', 'new',
                              'posted', 1, 0, 'CNY', 't', '', gen_random_uuid(), now(), 'x', 1, 2)""",
     "orders_transition": ORDER.format("state = 'posting'"),
+    "orders_transition  ": "UPDATE fund.orders SET state = 'posting', approved_by = 'front/bob' WHERE order_no = 'waits'",
     "orders_transition ": "SET LOCAL session_replication_role = replica; " + ORDER.format("state = 'posting'"),
     "orders_stuck_from": ORDER.format("state = 'stuck', problem = '{}', stuck_from = 'paid'"),
     "orders_stuck_from_a_state": ORDER.format("stuck_from = 'posted'"),
@@ -134,7 +167,7 @@ async def test_each_constraint_bites(fund: Connection, name: str):
 
 
 @pytest.mark.parametrize("role", ["origin", "replica"])
-@pytest.mark.parametrize("table", [*APPEND_ONLY, "orders", "payments", "withdrawal_days", "debts"])
+@pytest.mark.parametrize("table", [*APPEND_ONLY, "orders", "payments", "withdrawal_days", "debts", *KEPT])
 async def test_what_was_written_stays(fund: Connection, table: str, role: str):
     """An order may change, but is never deleted."""
     column = {"settled_payments": "fee", "events": "kind", "fee_rules": "module", "integrity_findings": "at"}.get(table)
@@ -149,7 +182,7 @@ def test_every_guard_that_verify_asks_for_is_tried_here():
     tried = {name.strip() for name in BITES} | {"findings_head_kept"}
     tried |= {
         f"{table}_no_{what}"
-        for table in ("orders", "payments", "withdrawal_days", "debts")
+        for table in ("orders", "payments", "withdrawal_days", "debts", *KEPT)
         for what in ("delete", "truncate")
     }
     tried |= {f"{table}_{what}" for table in APPEND_ONLY for what in ("append_only", "no_truncate")}

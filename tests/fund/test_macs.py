@@ -240,8 +240,8 @@ async def test_an_end_and_an_approval_that_were_written_by_sql_move_nothing(work
     order = await worker.done("withdrawal", merchant=merchant, order_no="w", amount=100, channel=f"c-{worker.salt}")
     await tampered_with(worker, "ending = 'bounced', due_at = clock_timestamp()", order)
     members = {"merchant": merchant, "amount": 5, "direction": "credit", "reason": "r", "person": "alice"}
-    adjustment = await worker.done("adjustment", order_no="a", **members)
-    forged = "state = 'posting', approved_by = 'tester/bob', due_at = clock_timestamp()"
+    adjustment = await worker.requested("adjustment", order_no="a", **members)
+    forged = "state = 'posting', approved_by = 'person:bob', due_at = clock_timestamp()"
     await tampered_with(worker, forged, adjustment)
     await worker.recoverer.recover_some()
     assert await worker.of(merchant) == (400, 0, 0)
@@ -253,8 +253,8 @@ async def test_terms_that_change_are_sealed_anew(worker: FundWorker, service: Ru
     order = await worker.done("withdrawal", merchant=merchant, order_no="w", amount=100, channel=channel)
     await worker.batcher.end(order.id, "bounced", None, "closed", "m")
     members = {"merchant": merchant, "amount": 5, "direction": "credit", "reason": "r", "person": "alice"}
-    adjustment = await worker.done("adjustment", order_no="a", **members)
-    await worker.batcher.approve(adjustment.id, "tester/bob")
+    await worker.done("adjustment", order_no="a", **members)
+    await worker.requested("adjustment", order_no="b", **members)
     for row in await worker.pool.fetch("SELECT id, mac FROM fund.orders"):
         there = await read_order(worker.pool, row["id"])
         assert there is not None

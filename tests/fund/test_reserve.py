@@ -16,8 +16,9 @@ from fundledger.fund.model import requests
 from fundledger.fund.model.answer import OrderFault
 from fundledger.fund.model.drafts import Draft, draft_of
 from fundledger.fund.model.merchant import Merchant
-from fundledger.fund.model.order import PLATFORM, Kind
+from fundledger.fund.model.order import PLATFORM, Kind, Order, State
 from fundledger.fund.model.refusal import Code, Refusal
+from fundledger.fund.model.transitions import FIRST
 from fundledger.fund.store import orders
 from fundledger.fund.store import reservations as reserve
 from fundledger.fund.store.mac_layouts import MERCHANT, PAYMENT, Progress, merchant_fields
@@ -93,7 +94,10 @@ class World:
         return self.draft(Kind.CHARGEBACK, payment_order_no=of, amount=amount)
 
     def reverse(self, of: str, kind: str = "payment", **more: Any) -> Draft:
-        return self.draft(Kind.REVERSAL, of_kind=kind, of_order_no=of, reason="r", **more)
+        """Return the draft of a reversal, as its approval makes it."""
+        draft = self.draft(Kind.REVERSAL, of_kind=kind, of_order_no=of, reason="r", **more)
+        draft.order.state = State.POSTING
+        return draft
 
     def withdraw(self, amount: int, limit: int | None = None, at: datetime = AT, **more: Any) -> Draft:
         return self.draft(Kind.WITHDRAWAL, amount=amount, channel="bank", limit=limit, at=at, **more)
@@ -107,8 +111,20 @@ class World:
             for order in accepted:
                 MACS.seal(order)
             if accepted:
-                await orders.write_ahead(self.connection, accepted, [])
+                await self.insert(accepted)
         return answers
+
+    async def insert(self, accepted: Sequence[Order]) -> None:
+        """Insert orders. An order that needs an approval is inserted first and approved second."""
+        approved = [order for order in accepted if FIRST[order.kind] is State.CREATED]
+        for order in approved:
+            order.state = State.CREATED
+        await orders.write_ahead(self.connection, accepted, [])
+        for order in approved:
+            order.state, order.approved_by = State.POSTING, "checker"
+            MACS.seal(order)
+            approve = "UPDATE fund.orders SET state = 'posting', approved_by = 'checker', mac = $2 WHERE id = $1"
+            await self.connection.execute(approve, order.id, order.mac)
 
     async def codes(self, *drafts: Draft) -> list[Code | None]:
         answers = await self.take(*drafts)

@@ -12,10 +12,11 @@ from fundledger.app.http.routing import Call
 from fundledger.app.http.wire.reply import Reply
 from tests.fund.bank import Pool, here
 from tests.fund.test_statements import BooksInSql
+from tests.support.fund_worker import EveryChannel
 
 
 async def ask(pool: Pool, batcher: BooksInSql, body: object) -> Reply:
-    service = SimpleNamespace(pool=pool, batcher=batcher)
+    service = SimpleNamespace(pool=pool, batcher=batcher, channels=EveryChannel(), reading=lambda read: read())
     return await post_statement(service, Call("dev", {}, {}, CIMultiDict(), msgspec.json.encode(body)))
 
 

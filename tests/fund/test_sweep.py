@@ -67,8 +67,8 @@ async def fill(worker: FundWorker) -> str:
     await Payouts(worker.pool, worker.batcher, {channel: bank}, Pace(rate=10_000)).pay_out_some()
     await worker.done("withdrawal", merchant=merchant, order_no="much", amount=1_000_000, channel=channel)
     members = {"merchant": merchant, "amount": 5, "direction": "credit", "reason": "r", "person": "alice"}
-    await worker.done("adjustment", order_no="a", **members)
-    await worker.batcher.approve((await worker.done("adjustment", order_no="b", **members)).id, "tester/bob")
+    await worker.requested("adjustment", order_no="a", **members)
+    await worker.done("adjustment", order_no="b", **members)
     return merchant
 
 

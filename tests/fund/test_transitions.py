@@ -15,7 +15,7 @@ import pytest
 
 import fundledger
 from fundledger.fund.model.order import Kind, State
-from fundledger.fund.model.transitions import ENDED, FIRST, POSTED, TRANSITIONS, may_become
+from fundledger.fund.model.transitions import DUAL_CONTROL, ENDED, FIRST, POSTED, PROBLEMATIC, TRANSITIONS, may_become
 from fundledger.fund.store.queries import SQL
 from tests.support.database import Databases
 from tests.support.tampering import any_state
@@ -26,8 +26,8 @@ INSERT INTO fund.orders (id, kind, merchant, order_no, state, problem, stuck_fro
                          module, digest, voucher_id, created_at, layout, parking, parked_voucher_id)
 VALUES ($1, $2, 'm', 'n', $3, $4, $5, $6, 100, 0, 'CNY', 'c', 'front', '', $1, now(), 1, 'park', $1)
 """
-UPDATE = "UPDATE fund.orders SET state = $2, problem = $3, stuck_from = $4 WHERE id = $1"
-HAVE_A_PROBLEM = {State.REFUSED, State.STUCK}
+UPDATE = "UPDATE fund.orders SET state = $2, problem = $3, stuck_from = $4, approved_by = 'back' WHERE id = $1"
+HAVE_A_PROBLEM = PROBLEMATIC
 STUCK_FROM = [state for state in State if may_become(Kind.WITHDRAWAL, state, State.STUCK)]
 
 
@@ -111,6 +111,8 @@ def test_only_final_states_and_posted_orders_have_no_next_state() -> None:
 
     for kind in Kind:
         expected = {State.REFUSED, *ENDED} if kind is Kind.WITHDRAWAL else {State.REFUSED, State.POSTED}
+        if kind in DUAL_CONTROL:
+            expected |= {State.REJECTED, State.EXPIRED}
         assert last_of(kind) == expected, kind
 
 
@@ -172,6 +174,32 @@ async def test_a_stuck_order_keeps_the_state_that_it_came_from(
         assert alone == (None if is_right else "orders_transition")
 
 
+@pytest.mark.parametrize("kind", DUAL_CONTROL)
+@pytest.mark.parametrize(
+    ("module", "approver", "is_right"),
+    [
+        ("dev", "person:ann", True),
+        ("person:ann", "dev", True),
+        ("person:ann", "person:bob", True),
+        ("dev/ann", "person:ann", True),
+        ("dev", "dev", False),
+        ("dev/ann", "dev/bob", False),
+        ("person:ann", "person:ann/dev", False),
+        ("dev", None, False),
+    ],
+)
+async def test_an_approval_needs_another_identity(
+    fund: Connection, kind: Kind, module: str, approver: str | None, *, is_right: bool
+) -> None:
+    id_ = uuid.uuid4()
+    await fund.execute(INSERT.replace("'front'", f"'{module}'"), id_, kind, State.CREATED, None, None, None)
+    approve = "UPDATE fund.orders SET state = 'posting', approved_by = $2 WHERE id = $1"
+    refused = await refusal(fund, approve, id_, approver)
+    # The older constraint refuses an approver that is equal to the requester, with its note.
+    assert (refused is None) is is_right
+    assert refused in (None, "orders_transition", "orders_approved_by_another")
+
+
 async def test_an_order_keeps_its_kind(fund: Connection) -> None:
     id_ = uuid.uuid4()
     async with any_state(fund):
@@ -203,6 +231,9 @@ KEY = b"new", 1, None
 ARGUMENTS: dict[str, Any] = {
     # of each statement that changes the state of an order: its arguments, by the order's row
     "approve_order": lambda row: [(row["id"], "back", 300.0, *KEY, 0)],
+    "close_unapproved": lambda row: [
+        ([row["id"]], state, "{}", [b"new"], 1, [None]) for state in (State.REJECTED, State.EXPIRED)
+    ],
     "mark_ended": lambda row: [(row["id"], *KEY)],
     "mark_orders": lambda row: [(outcome(row, state),) for state in (State.POSTED, State.REFUSED, State.STUCK)],
     "mark_parked": lambda row: [(row["id"], 0, row["id"], None, 5.0, *KEY)],

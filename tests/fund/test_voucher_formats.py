@@ -107,8 +107,7 @@ async def test_the_statement_of_a_merchant_names_the_order_of_each_line(worker: 
         assert isinstance(ended, Taken)
     await worker.done("chargeback", merchant=merchant, order_no="c", payment_order_no="p", amount=20)
     adjusted = {"order_no": "a", "amount": 5, "direction": "credit", **reason}
-    adjustment = await worker.done("adjustment", merchant=merchant, **adjusted)
-    assert isinstance(await worker.batcher.approve(adjustment.id, "another"), Taken)
+    await worker.done("adjustment", merchant=merchant, **adjusted)
     found = await lines_of(worker, f"merchant:{merchant}:available")
     assert [(line.type, line.kind, line.order_no) for line in found] == [
         ("pay", "payment", "p"),

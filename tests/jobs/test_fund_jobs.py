@@ -28,7 +28,10 @@ from tests.support.orders import orders
 from tests.support.running import short_folder
 from tests.support.waiting import eventually
 
-NAMES = {"recoverer", "payouts", "release", "settlement", "webhooks", "day_end", "fund_mac_sweep", "stream"}
+NAMES = {
+    *("recoverer", "payouts", "release", "settlement", "approvals"),
+    *("webhooks", "day_end", "fund_mac_sweep", "stream"),
+}
 
 
 async def told(path: Path) -> JobsSnapshot:
@@ -101,8 +104,8 @@ async def test_background_jobs_that_are_run_by_hand_know_the_channels_that_serve
     known = []
 
     class Seen(Payouts):
-        def __init__(self, pool: Any, batcher: Any, channels: Mapping[str, Any]) -> None:
-            super().__init__(pool, batcher, channels)
+        def __init__(self, pool: Any, batcher: Any, channels: Mapping[str, Any], **more: Any) -> None:
+            super().__init__(pool, batcher, channels, **more)
             known.append(set(channels))
 
     monkeypatch.setattr(jobs, "Payouts", Seen)

@@ -136,7 +136,7 @@ async def test_an_order_that_was_rolled_back_is_answered_as_not_kept(
         merchant = await worker.merchant()
         await worker.pay(merchant, "1", 100)
         more = {"merchant": merchant, "order_no": "2", "amount": 10}
-        more |= {"payment_order_no": "1"} if kind == "refund" else {"currency": "CNY", "channel": "icbc"}
+        more |= {"payment_order_no": "1"} if kind == "refund" else {"currency": "CNY", "channel": "simulator"}
         await fails(fund_database, code, "fund.orders", when)
         answer = await worker.ask(kind, **more)
         assert isinstance(answer, OrderFault), answer

@@ -113,6 +113,9 @@ class Client:
     async def get(self, path: str, headers: Mapping[str, str] | None = None) -> Answer:
         return await self.request("GET", path, None, headers)
 
+    async def patch(self, path: str, json: Any) -> Answer:
+        return await self.request("PATCH", path, json_.dumps(json).encode())
+
     async def post(
         self, path: str, json: Any = None, *, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> Answer:

@@ -27,11 +27,29 @@ OTHER_TOKEN = "fund-tests-of-another"
 NOBODY = "http://127.0.0.1:1"
 
 
+class EveryName(dict[str, bool]):
+    """The channels that the settings name: each name."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+    def __missing__(self, name: str) -> bool:
+        return False
+
+
 @asynccontextmanager
 async def a_fund_service(
-    dsn: str, run_dir: Path, accounts: RunningService | None, *, limiter: Limiter | None = None, wait_s: float = 5.0
+    dsn: str,
+    run_dir: Path,
+    accounts: RunningService | None,
+    *,
+    limiter: Limiter | None = None,
+    wait_s: float = 5.0,
+    every_channel: bool = True,
 ) -> AsyncIterator[tuple[FundService, str]]:
-    """Yield the service and its URL. Without `accounts`, no server listens at the address of the account service."""
+    """Yield the service and its URL. Without `accounts`, no server listens at the address of the account service.
+    `every_channel`: each channel is registered when it is first used.
+    """
     url, token = (NOBODY, "") if accounts is None else (accounts.base_url, accounts.fund_token)
     pool = await asyncpg.create_pool(dsn, min_size=1, max_size=8)
     ids, macs = await open_ids(pool, KEYS), await open_macs(pool, KEYS)
@@ -51,16 +69,21 @@ async def a_fund_service(
         feed=fund_feed(dsn, pool, macs, "test"),
         limiter=limiter,
     )
+    if every_channel:
+        service.channels._automatic = EveryName()
     async with serving(service, open_listener("127.0.0.1", port)):
         yield service, f"http://127.0.0.1:{port}"
 
 
 class FundClient(Client):
-    """A client of the fund service. `salt` is a part of all ids, which other tests therefore do not use."""
+    """A client of the fund service. `salt` is a part of all ids, which other tests therefore do not use. `channel`: the
+    channel of payments; None: a channel of this client.
+    """
 
     def __init__(self, base_url: str, token: str = TOKEN) -> None:
         super().__init__(base_url, token)
         self.salt = uuid.uuid4().hex[:8]
+        self.channel: str | None = None
 
     async def shop(self, name: str = "m", balance: int = 0, **more: Any) -> str:
         """Create a merchant that has been paid this balance; return its id."""
@@ -76,7 +99,7 @@ class FundClient(Client):
 
     def payment(self, merchant: str, order_no: str, amount: int, **more: Any) -> dict[str, Any]:
         named = {"merchant": merchant, "order_no": order_no, "amount": amount}
-        return {**named, "currency": "CNY", "channel": f"c-{self.salt}", **more}
+        return {**named, "currency": "CNY", "channel": self.channel or f"c-{self.salt}", **more}
 
     async def has(self, merchant: str) -> tuple[int, int, int]:
         """Return the balances of a merchant: available, pending, receivable."""

@@ -7,9 +7,12 @@ from typing import Any, Self
 from fundledger.client.account_service import AccountService
 from fundledger.fund.account_gateway import AccountGateway
 from fundledger.fund.batcher import OrderBatcher
+from fundledger.fund.channel_check import Registry
 from fundledger.fund.jobs.recover import Recoverer
+from fundledger.fund.model import accounts
 from fundledger.fund.model.answer import OrderFault, Taken
-from fundledger.fund.model.order import Kind, Order
+from fundledger.fund.model.channel import Channel
+from fundledger.fund.model.order import Kind, Order, State
 from fundledger.fund.model.refusal import Refusal
 from fundledger.fund.model.requests import REQUESTS, Fee, MerchantRequest, Request
 from fundledger.fund.poster import Posting
@@ -20,10 +23,24 @@ from fundledger.fund.store.pool import open_pool
 from tests.support.fund_ids import KEYS
 
 MODULE = "tester"
+CHECKER = "checker"
 
 
 def request_of(kind: str, **members: Any) -> Request:
     return REQUESTS[Kind(kind)](**members)
+
+
+class EveryChannel:
+    """A registry in which each channel is registered, and permits each order."""
+
+    names: tuple[str, ...] = ()
+
+    def known(self, name: str, currency: str) -> Channel:
+        account = accounts.bank(name, currency)
+        return Channel(name, currency, account, "http", False, None, "open", "tests", datetime.now(UTC))
+
+    async def get(self, name: str, currency: str) -> Channel:
+        return self.known(name, currency)
 
 
 class FundWorker:
@@ -38,6 +55,7 @@ class FundWorker:
         self.salt = salt or uuid.uuid4().hex[:8]
         self.dsn = dsn
         self.days_back = 0
+        self.registry: Registry = EveryChannel()
         self.accounts = AccountService(base_url, token)
         self.gateway = AccountGateway(self.accounts)
         self._settings = {"batch_max": 500, "wait_s": wait_s, "due_s": due_s}
@@ -58,7 +76,9 @@ class FundWorker:
         self.merchants = Merchants(self.pool, self.gateway, self.macs, now=self.now)
         await self.merchants.look()
         self.posting = Posting(self.pool, self.gateway, await open_ids(self.pool, KEYS), self.macs)
-        self.batcher = OrderBatcher(self.pool, self.posting, self.merchants, now=self.now, **self._settings)
+        self.batcher = OrderBatcher(
+            self.pool, self.posting, self.merchants, self.registry, now=self.now, **self._settings
+        )
         self.recoverer = Recoverer(self.posting, 0.0)
 
     async def __aexit__(self, *_: object) -> None:
@@ -76,7 +96,18 @@ class FundWorker:
         return id_
 
     async def ask(self, kind: str, module: str = MODULE, **members: Any) -> Taken | Refusal | OrderFault:
-        return await self.batcher.ask(request_of(kind, **members), module)
+        """Request an order. An order that needs an approval is approved by CHECKER."""
+        answer = await self.batcher.ask(request_of(kind, **members), module)
+        if isinstance(answer, Taken) and answer.order.state is State.CREATED:
+            return await self.batcher.approve(answer.order.id, CHECKER)
+        return answer
+
+    async def requested(self, kind: str, **members: Any) -> Order:
+        """Request an order that needs an approval, and do not approve it."""
+        answer = await self.batcher.ask(request_of(kind, **members), MODULE)
+        assert isinstance(answer, Taken), answer
+        assert answer.order.state is State.CREATED
+        return answer.order
 
     async def done(self, kind: str, **members: Any) -> Order:
         """Post an order and require that it is accepted."""

@@ -178,6 +178,56 @@ def _add_orders(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     stuck.add_argument("--data", dest="data_dir", metavar="DIR", help="data directory (default ./data)")
 
 
+def _persons_add(options: argparse.Namespace) -> int:
+    from fundledger.app.commands.persons import run_add
+
+    return asyncio.run(run_add(_settings(options), options.name, options.role))
+
+
+def _persons_list(options: argparse.Namespace) -> int:
+    from fundledger.app.commands.persons import run_list
+
+    return asyncio.run(run_list(_settings(options), as_json=options.json))
+
+
+def _persons_disable(options: argparse.Namespace) -> int:
+    from fundledger.app.commands.persons import run_disable
+
+    return asyncio.run(run_disable(_settings(options), options.name))
+
+
+def _persons_rotate(options: argparse.Namespace) -> int:
+    from fundledger.app.commands.persons import run_rotate
+
+    return asyncio.run(run_rotate(_settings(options), options.name))
+
+
+def _add_persons(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    help_ = "add, list and disable persons"
+    persons = commands.add_parser(
+        "persons",
+        help=help_,
+        description="Manage persons, who request and approve orders with a token of their own. Running services apply "
+        "a change within two seconds.",
+    )
+    subcommands = persons.add_subparsers(required=True, metavar="COMMAND")
+    adding = subcommands.add_parser("add", help="add a person and print its token, which is not stored")
+    adding.set_defaults(run=_persons_add)
+    roles = ("maker", "checker", "operator", "auditor")
+    adding.add_argument("--role", action="append", choices=roles, required=True, help="may be repeated")
+    listing = subcommands.add_parser("list", help="list all persons with their roles, also disabled ones")
+    listing.set_defaults(run=_persons_list)
+    listing.add_argument("--json", action="store_true", help="print JSON")
+    disabling = subcommands.add_parser("disable", help="disable a person permanently; its history is kept")
+    disabling.set_defaults(run=_persons_disable)
+    rotating = subcommands.add_parser("rotate", help="give a person a new token and print it; the old one is refused")
+    rotating.set_defaults(run=_persons_rotate)
+    for with_name in (adding, disabling, rotating):
+        with_name.add_argument("name", metavar="NAME")
+    for with_data in (adding, listing, disabling, rotating):
+        with_data.add_argument("--data", dest="data_dir", metavar="DIR", help="data directory (default ./data)")
+
+
 def _add_jobs(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     help_ = "list and run background jobs"
     jobs = commands.add_parser("jobs", help=help_, description="List background jobs, or run one manually.")
@@ -253,6 +303,7 @@ def _parser() -> argparse.ArgumentParser:
     measure.set_defaults(run=_bench_limits)
     _add_jobs(commands)
     _add_orders(commands)
+    _add_persons(commands)
     bench = commands.add_parser("bench", help="run benchmarks against baselines", add_help=False)
     bench.set_defaults(run=_bench)
     for with_json in (doctor, settings, hot_list):

@@ -54,10 +54,15 @@ async def run_demo(settings: Settings, seconds: int, rate: int) -> int:
 
 
 async def _run_day(data_dir: Path, ports: Sequence[int], seconds: int, rate: int) -> None:
-    token, bank_token = ((data_dir / name).read_text().strip() for name in ("dev-token", SIMULATOR_TOKEN))
+    files = ("dev-token", "dev-checker-token", SIMULATOR_TOKEN)
+    token, checker_token, bank_token = ((data_dir / name).read_text().strip() for name in files)
     account_url, fund_url, bank_url = (f"http://127.0.0.1:{port}" for port in ports)
-    async with AccountService(account_url, token) as accounts, FundService(fund_url, token, connections=400) as fund:
-        await Day(accounts, fund, bank_url, bank_token, seconds, rate).run()
+    async with (
+        AccountService(account_url, token) as accounts,
+        FundService(fund_url, token, connections=400) as fund,
+        FundService(fund_url, checker_token) as checker,
+    ):
+        await Day(accounts, fund, checker, bank_url, bank_token, seconds, rate).run()
 
 
 def _serve(data_dir: Path, ports: Sequence[int]) -> list[str]:

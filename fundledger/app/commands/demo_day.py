@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
+from uuid import UUID
 
 import aiohttp
 
@@ -25,13 +26,23 @@ ENDS_S: Final = 60.0
 
 
 class Day:
-    """Demo scenario: `rate` payments per second for `seconds`, then further steps. Each step is printed."""
+    """Demo scenario: `rate` payments per second for `seconds`, then further steps. Each step is printed. `checker`: a
+    client with the token of the person dev-checker.
+    """
 
     def __init__(
-        self, accounts: AccountService, fund: FundService, bank: str, bank_token: str, seconds: int, rate: int
+        self,
+        accounts: AccountService,
+        fund: FundService,
+        checker: FundService,
+        bank: str,
+        bank_token: str,
+        seconds: int,
+        rate: int,
     ) -> None:
         self._accounts = accounts
         self._fund = fund
+        self._checker = checker
         self._bank = bank
         self._bank_headers = {"Authorization": f"Bearer {bank_token}"}
         self._seconds = seconds
@@ -174,13 +185,13 @@ class Day:
         await self._notify_bank([(str(back.id), -back.amount)])
 
     async def _correct(self) -> None:
-        slip = await self._fund.adjust("noodles", self._number("slip"), 250, "credit", "a receipt found", person="ann")
+        slip = await self._fund.adjust("noodles", self._number("slip"), 250, "credit", "a receipt found")
         try:
-            await self._fund.approve(slip.id, "ann")
+            await self._fund.approve(slip)
         except Refused as no:
-            _report(f"ann requests an adjustment of 2.50 for noodles and cannot approve it: {no.problem.code}")
-        slip = await self._fund.approve(slip.id, "bob")
-        _report(f"bob approves it: {slip.state}")
+            _report(f"dev requests an adjustment of 2.50 for noodles and cannot approve it: {no.problem.code}")
+        slip = await self._checker.approve(slip)
+        _report(f"dev-checker approves it: {slip.state}")
 
     async def _settle(self) -> None:
         settled = await self._fund.settle(LATE, self._number("settle"))
@@ -198,7 +209,11 @@ class Day:
         lines = [StatementLine(line["channel_ref"] or line["ref"], line["amount"]) for line in statement["lines"]]
         report = await self._fund.import_statement(CHANNEL, statement["statement_no"], "CNY", lines)
         counts = ", ".join(f"{count:,} {outcome}" for outcome, count in report["counts"].items() if count)
-        _report(f"day end: the bank's statement has {len(lines):,} lines: {counts}; differences are posted to suspense")
+        _report(f"day end: the bank's statement has {len(lines):,} lines: {counts}")
+        differences = [UUID(line["booked"]) for line in report["lines"] if line.get("booked")]
+        approved = await self._checker.approve_many(differences) if differences else []
+        states = ", ".join(sorted({str(result.state) for result in approved})) or "none"
+        _report(f"dev-checker approves {len(approved)} bank differences against suspense: {states}")
 
     async def _available(self, merchant: str) -> int:
         account = await self._accounts.account(f"merchant:{merchant}:available")

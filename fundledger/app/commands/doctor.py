@@ -14,6 +14,7 @@ import aiohttp
 import asyncpg
 import msgspec
 
+from fundledger.app.host.dev_persons import DEV_PERSON_FILES
 from fundledger.app.host.disk_space import free_mb, needed_mb
 from fundledger.app.host.postgres.databases import databases
 from fundledger.app.host.postgres.identity import OtherDatabase
@@ -36,7 +37,7 @@ SERVER = ("Postgres", *DURABLE)
 """Names of the checks of a database server. For the fund database, these checks are printed only if that database has a
 DSN of its own.
 """
-SECRET_FILES = ("dev-token", "fund-token", "simulator-token", "account-dsn", "fund-dsn")
+SECRET_FILES = ("dev-token", *DEV_PERSON_FILES, "fund-token", "simulator-token", "account-dsn", "fund-dsn")
 ANSWER_S = 3.0
 LIMIT_S = 30.0
 """Time limit in seconds of all checks that wait for a server, taken together."""

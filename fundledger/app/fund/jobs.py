@@ -26,16 +26,20 @@ from fundledger.app.http.process import LogOptions, run_process
 from fundledger.app.http.sockets import answer_with, jobs_socket
 from fundledger.client.account_service import AccountService
 from fundledger.fund.account_gateway import AccountGateway, GatewayFault
+from fundledger.fund.approvals import EXPIRED_AT_ONCE
 from fundledger.fund.batcher import OrderBatcher
 from fundledger.fund.channels.http import HttpChannel
 from fundledger.fund.jobs import recover, release, settle
 from fundledger.fund.jobs.day_end import close_day
+from fundledger.fund.jobs.payout_funds import PayoutFunds
 from fundledger.fund.jobs.payouts import Payouts
 from fundledger.fund.jobs.recover import Recoverer
 from fundledger.fund.jobs.release import Releaser
 from fundledger.fund.jobs.settle import Settler
 from fundledger.fund.jobs.sweep import FUND_SWEEP, FundSweep
 from fundledger.fund.poster import Posting
+from fundledger.fund.store.changes import Changes
+from fundledger.fund.store.channels import Channels, automatic
 from fundledger.fund.store.events import fund_feed
 from fundledger.fund.store.macs import open_macs
 from fundledger.fund.store.merchants import Merchants
@@ -106,6 +110,7 @@ def jobs_of(context: Context) -> list[Job]:
         Job("release", _counting(releaser.release_some, release.AT_ONCE), 5.0),
         Job("settlement", _counting(settler.settle_some, settle.AT_ONCE), 10.0),
         Job("webhooks", _sending(deliverer.deliver), 0.25, ended=deliverer.stop),
+        Job("approvals", _counting(_expiring(context), EXPIRED_AT_ONCE), 60.0, alarm_after_s=600.0),
         Job("day_end", _closing(context.pool), 60.0, alarm_after_s=600.0),
         _sweeping(FundSweep(context.pool, context.posting)),
     ]
@@ -127,6 +132,16 @@ def _counting(some: Callable[[], Awaitable[tuple[int, float]]], at_once: int) ->
         return Ran(done, lag_s, more=done == at_once)
 
     return run
+
+
+def _expiring(context: Context) -> Callable[[], Awaitable[tuple[int, float]]]:
+    changes = Changes(context.pool, context.posting.macs, {})
+
+    async def expire() -> tuple[int, float]:
+        await changes.expire_some()
+        return await context.batcher.expire_some()
+
+    return expire
 
 
 def _paying(payouts: Payouts) -> Callable[[Lease], Awaitable[Ran]]:
@@ -193,7 +208,9 @@ async def context_of(config: FundProcessConfig) -> AsyncIterator[Context]:
     ids, macs = await open_ids(pool, keys), await open_macs(pool, keys)
     posting, merchants = Posting(pool, gateway, ids, macs), Merchants(pool, gateway, macs)
     wait_s, due_s = chosen.fund_wait_ms / 1000, chosen.recover_after_s
-    batcher = OrderBatcher(pool, posting, merchants, batch_max=chosen.fund_batch_max, wait_s=wait_s, due_s=due_s)
+    registry = Channels(pool, macs, automatic(config.channels))
+    batch_max = chosen.fund_batch_max
+    batcher = OrderBatcher(pool, posting, merchants, registry, batch_max=batch_max, wait_s=wait_s, due_s=due_s)
     feed = fund_feed(config.fund_dsn, pool, macs, f"jobs {config.ordinal}")
     store = redis.Redis.from_url(config.redis_url) if chosen.stream == "on" else None
     deliverer = Deliverer(feed, pool, macs, private=allows_private(chosen.webhooks_private, chosen.profile))
@@ -202,7 +219,7 @@ async def context_of(config: FundProcessConfig) -> AsyncIterator[Context]:
     await accounts.open()
     watching = asyncio.get_running_loop().create_task(macs.watch(pool))
     try:
-        payouts = Payouts(pool, batcher, channels)
+        payouts = Payouts(pool, batcher, channels, funds=PayoutFunds(pool, gateway, registry))
         yield Context(config, chosen, pool, batcher, posting, feed, store, deliverer, payouts)
     finally:
         watching.cancel()

@@ -19,11 +19,16 @@ from fundledger.client.types import Voucher
 from fundledger.database.statements import load
 from fundledger.fund.account_gateway import AccountGateway, GatewayFault
 from fundledger.fund.batcher import OrderBatcher
+from fundledger.fund.model.change import ChangeKind
 from fundledger.fund.model.ids import Ids
+from fundledger.fund.model.person import is_person
 from fundledger.fund.model.posting_result import PostingResult
 from fundledger.fund.poster import Posting
+from fundledger.fund.store.changes import Changes
+from fundledger.fund.store.channels import Channels, automatic
 from fundledger.fund.store.macs import OrderMacs, Tampered
 from fundledger.fund.store.merchants import Merchants
+from fundledger.fund.store.persons import Persons
 from fundledger.jobs.runner import JobRunner
 from fundledger.outbox.feed import Feed
 from fundledger.outbox.webhooks import Unverified
@@ -87,12 +92,24 @@ class FundService(Worker):
         self.gateway = MeasuredGateway(accounts, self.metrics)
         self.macs = macs
         self.merchants = Merchants(pool, self.gateway, macs)
+        self.persons = Persons(pool, macs)
         self.ids = ids
         self.posting = Posting(pool, self.gateway, ids, macs)
-        self.batcher = OrderBatcher(pool, self.posting, self.merchants, batch_max=batch_max, wait_s=wait_s, due_s=due_s)
+        self.channels = Channels(pool, macs, automatic(settings.channel_urls()))
+        self.changes = Changes(pool, macs, {ChangeKind.CHANNEL: self.channels.apply})
+        self.batcher = OrderBatcher(
+            pool, self.posting, self.merchants, self.channels, batch_max=batch_max, wait_s=wait_s, due_s=due_s
+        )
         # This runner runs no jobs. It reports overdue jobs even if no background job process runs any more.
         self.runner = JobRunner(pool, [], f"fund-{ordinal}", retires=False)
         self._accounts = accounts
+
+    def module(self, authorization: str | None) -> str | None:
+        """Return the identity of the caller: a module, or `person:NAME`. Raises Unavailable."""
+        return super().module(authorization) or self.persons.identity(authorization)
+
+    def permits(self, module: str, role: str) -> bool:
+        return not is_person(module) or self.persons.has_role(module, role)
 
     async def reading(self, read: Callable[[], Awaitable[Found]]) -> Found:
         """Run a read of the database.
@@ -111,32 +128,29 @@ class FundService(Worker):
         return fund_supervisor_socket(self.run_dir)
 
     async def open(self) -> None:
-        """Open the account client and read recent fee rules. Raises asyncpg's errors.
+        """Open the account client, and read recent fee rules, all persons and all channels. Raises asyncpg's errors.
 
         The account service need not be available.
         """
         await self._accounts.open()
         await self.merchants.look()
+        await self.persons.look()
+        await self.channels.look()
 
     async def watch(self) -> None:
         """Run the background tasks of each worker (`Worker.watch`) and those of the fund service.
 
-        The tasks of the fund service read new fee rules, count outstanding orders, report overdue jobs and store
-        findings.
+        The tasks of the fund service read new fee rules, persons and channels, count outstanding orders, report overdue
+        jobs and store findings.
         """
         async with asyncio.TaskGroup() as group:
             group.create_task(super().watch())
-            group.create_task(again(self._watch_merchants))
+            group.create_task(again(lambda: _watch("fee rules", self.merchants.watch)))
+            group.create_task(again(lambda: _watch("persons", self.persons.watch)))
+            group.create_task(again(lambda: _watch("channels", self.channels.watch)))
             group.create_task(again(self._look))
             group.create_task(self.runner.run())
             group.create_task(again(lambda: self.macs.watch(self.pool)))
-
-    async def _watch_merchants(self) -> None:
-        try:
-            await self.merchants.watch()
-        except (*AWAY, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
-            _log.warning("cannot read fee rules, retry in 1 s: %s", error, extra={"event": "fee_rules_unread"})
-            await asyncio.sleep(1)
 
     async def _look(self) -> None:
         while True:
@@ -169,3 +183,12 @@ class FundService(Worker):
         await self.feed.close()
         await self._accounts.close()
         await self.pool.close()
+
+
+async def _watch(what: str, watch: Callable[[], Awaitable[None]]) -> None:
+    """Run a task that refreshes a cache. If the database does not answer, log this and end after a second."""
+    try:
+        await watch()
+    except (*AWAY, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+        _log.warning("cannot read %s, retry in 1 s: %s", what, error, extra={"event": "cache_unread", "cache": what})
+        await asyncio.sleep(1)

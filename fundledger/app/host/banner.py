@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from fundledger.app.host.dev_persons import DEV_PERSONS
 from fundledger.settings import SIMULATOR_TOKEN, Settings, url_of
 
 
@@ -40,9 +41,11 @@ def _fund(settings: Settings, running: Running, headers: str) -> list[str]:
     merchant = '{"id":"10001","name":"A shop","currency":"CNY"}'
     if not running.fund:
         return ["  fund service     not ready, restarting: see the log above"]
+    persons = DEV_PERSONS.items() if settings.profile == "dev" else ()
     lines = [
         f"  fund service     {here}    reference {here}/docs",
         f"  API token        {settings.data_dir / 'dev-token'}, as above",
+        *[f"  person           {role} {name}, token {settings.data_dir / name}-token" for name, role in persons],
         f"  fund database    {'FUNDLEDGER_FUND_DSN' if settings.fund_dsn else settings.data_dir / 'postgres'}",
     ]
     word = "channels" if settings.channels else "simulator"

@@ -13,6 +13,7 @@ import asyncpg
 from fundledger.app.console.terminal import say
 from fundledger.app.fund.channel_tokens import channel_tokens, make_simulator_token
 from fundledger.app.host.banner import Running, banner
+from fundledger.app.host.dev_persons import DEV_PERSON_FILES, make_dev_persons
 from fundledger.app.host.log_file import LogFile
 from fundledger.app.host.postgres.databases import Dsns, migrate_account, migrate_fund
 from fundledger.app.host.postgres.identity import ACCOUNT, FUND
@@ -108,6 +109,8 @@ class Supervisor:
         modules = ("dev", "fund") if with_fund else ("dev",)
         for module in modules:
             read_token(folder / f"{module}-token")
+        for name in DEV_PERSON_FILES:
+            read_token(folder / name)
         channel_tokens(settings)
         if settings.ratelimit != "off":
             read_policies(settings)
@@ -139,6 +142,8 @@ class Supervisor:
         done = await migrate_account(dsns.account, settings)
         if dsns.fund is not None:
             done += await migrate_fund(dsns.fund, settings)
+            if settings.profile == "dev":
+                await make_dev_persons(dsns.fund, settings)
         # The DSN files are for the operator's tools. The services use roles with fewer rights.
         if not settings.account_dsn:
             dsns = dsns._replace(account=await service_dsn(dsns.account, ACCOUNT))

@@ -21,10 +21,13 @@ from fundledger.app.http.wire.peers import peer_of
 from fundledger.app.http.wire.reply import Reply
 from fundledger.app.http.wire.request_id import HEADER, new_request_id, request_id_of, stamped
 from fundledger.app.http.worker import Served
+from fundledger.faults import Unavailable
 from fundledger.ratelimit.classes import ApiClass
 from fundledger.ratelimit.quota.matched import Pending
 
 BATCH_BODY_BYTES_MAX: Final = 8 << 20
+WITH_BODY: Final = frozenset({"POST", "PATCH"})
+"""Methods whose requests have a body."""
 BODY_S: Final = 30.0
 """Time limit in seconds for the arrival of a body."""
 TIMEOUT_HEADER: Final = "X-Request-Timeout-Ms"
@@ -54,6 +57,8 @@ class Route(msgspec.Struct, Generic[S_contra], frozen=True):
     class depends on the body, so no request is rejected before its body is read. `whose` returns the account in the
     path, or None if the worker has not cached the account. The policies of the returned account apply, too.
 
+    `role`: the role that a person needs for the request. Modules need no role. None: no person needs a role.
+
     `id`, `tag`, `summary` and `description` are members of the OpenAPI operation. `answers`: the answers by status,
     without the standard answers, which `openapi/document.py` adds. `body`: the type of the body, and an example.
     """
@@ -74,6 +79,7 @@ class Route(msgspec.Struct, Generic[S_contra], frozen=True):
     enters: bool = False
     by_body: bool = False
     whose: Callable[[S_contra, dict[str, str]], Owned | None] | None = None
+    role: str | None = None
     query: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
@@ -139,6 +145,10 @@ def unauthorized() -> BadRequest:
     headers = {"WWW-Authenticate": 'Bearer realm="fundledger"'}
     detail = "send `Authorization: Bearer TOKEN`; in the dev profile the token is in DATA_DIR/dev-token"
     return BadRequest(401, "unauthorized", "Authentication required", detail, headers=headers)
+
+
+def role_missing(role: str) -> BadRequest:
+    return BadRequest(403, "role-missing", "The person lacks a role", f"this request needs the role `{role}`")
 
 
 def too_large(limit: int) -> BadRequest:
@@ -211,7 +221,10 @@ def charged(service: Served, admission: Admission, reply: Reply) -> Reply:
 
 def _charge_unmatched(service: Served, request: BaseRequest, reply: Reply) -> Reply:
     """Charge a request without a route to its caller, or to its address if it has no valid token. Return its answer."""
-    module = service.module(request.headers.get(hdrs.AUTHORIZATION))
+    try:
+        module = service.module(request.headers.get(hdrs.AUTHORIZATION))
+    except Unavailable:
+        return reply
     if module is None:
         wait_s = service.peers.wait_s(peer_of(request.transport), 1)
         return service.controller.too_many_of_peer(wait_s) if wait_s else reply
@@ -264,7 +277,7 @@ async def _serve(
         if rejection is not None:
             return rejection
     body = b""
-    if route.method == "POST":
+    if route.method in WITH_BODY:
         if request.content_length is not None and request.content_length > route.body_bytes_max:
             raise too_large(route.body_bytes_max)
         if "Expect" in request.headers:
@@ -281,7 +294,9 @@ async def _serve(
         rejection = await service.controller.admit(admission, () if owned is None else (owned,))
         if rejection is not None:
             return rejection
-    if route.method == "POST":
+    if route.role is not None and not service.permits(module, route.role):
+        raise role_missing(route.role)
+    if route.method in WITH_BODY:
         bad = unsupported_media(request.headers) if body else None
         if bad is not None:
             raise bad

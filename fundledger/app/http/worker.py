@@ -45,7 +45,12 @@ class Served(Protocol):
     replays: Replays
 
     def module(self, authorization: str | None) -> str | None:
-        """Return the module to which the token in an `Authorization` header belongs, None without a valid token."""
+        """Return the module to which the token in an `Authorization` header belongs, None without a valid token. For a
+        person's token, return the identity of the person. Raises Unavailable.
+        """
+
+    def permits(self, module: str, role: str) -> bool:
+        """Return whether a caller may send a request for which a person needs a role. Modules need no role."""
 
     def answered(
         self,
@@ -121,6 +126,11 @@ class Worker:
             if module is not None and len(self._modules) < 1024:
                 self._modules[authorization] = module
         return module
+
+    def permits(self, module: str, role: str) -> bool:
+        """Return whether a caller may send a request for which a person needs a role. Modules need no role."""
+        del module, role
+        return True
 
     def answered(
         self,

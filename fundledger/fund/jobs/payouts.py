@@ -16,6 +16,7 @@ import asyncpg
 import msgspec
 
 from fundledger.fund.channels.channel import Channel
+from fundledger.fund.jobs.payout_funds import PayoutFunds
 from fundledger.fund.jobs.payout_sending import Ends, Pace, PayoutSender, Sending
 from fundledger.fund.model.order import Order, State
 from fundledger.fund.store.mac_layouts import PAYOUT, fields_of_payout, is_of, payout_fields
@@ -25,7 +26,7 @@ from fundledger.fund.store.queries import SQL
 
 class Payouts:
     """The payouts of all configured `channels`. Withdrawals through other channels are not changed. Several processes
-    may run the job concurrently.
+    may run the job concurrently. `funds`: the check of the channels' bank accounts.
 
     A cancellation is safe at any point: a payout that was sent is polled later.
     """
@@ -36,12 +37,13 @@ class Payouts:
         batcher: Ends,
         channels: Mapping[str, Channel],
         pace: Pace | None = None,
+        funds: PayoutFunds | None = None,
     ) -> None:
         self._pool = pool
         self._batcher = batcher
         self._pace = pace or Pace()
         self._by_channel = {
-            name: ChannelPayouts(pool, batcher, name, channel, self._pace) for name, channel in channels.items()
+            name: ChannelPayouts(pool, batcher, name, channel, self._pace, funds) for name, channel in channels.items()
         }
         self.late = 0
 
@@ -70,12 +72,19 @@ class ChannelPayouts:
     """
 
     def __init__(
-        self, pool: "asyncpg.Pool[asyncpg.Record]", batcher: Ends, name: str, channel: Channel, pace: Pace
+        self,
+        pool: "asyncpg.Pool[asyncpg.Record]",
+        batcher: Ends,
+        name: str,
+        channel: Channel,
+        pace: Pace,
+        funds: PayoutFunds | None,
     ) -> None:
         self._pool = pool
         self._batcher = batcher
         self._name = name
         self._pace = pace
+        self._funds = funds
         self._answers = True
         self.sender = PayoutSender(pool, batcher, name, channel, pace)
 
@@ -96,11 +105,22 @@ class ChannelPayouts:
                 if there or not rows:
                     return there
 
+        barred: set[str] = set()
+
         async def new() -> list[asyncpg.Record]:
-            rows = await self._pool.fetch(SQL["payouts_next"], self._name, self._pace.chunk)
-            found = await asyncio.gather(*(self.sender.matching_order(order_from(row)) for row in rows))
-            orders = [order for order in found if order is not None]
-            return await self._claim(orders) if orders else []
+            while True:
+                rows = await self._pool.fetch(SQL["payouts_next"], self._name, self._pace.chunk, sorted(barred))
+                found = await asyncio.gather(*(self.sender.matching_order(order_from(row)) for row in rows))
+                orders = [order for order in found if order is not None]
+                before = len(barred)
+                if self._funds is not None and orders:
+                    orders, more = await self._funds.payable(self._name, orders)
+                    barred.update(more)
+                if orders:
+                    return await self._claim(orders)
+                # Orders in other currencies may come after orders that the channel cannot pay out now.
+                if len(barred) == before:
+                    return []
 
         polled = await self._in_chunks(due, self.sender.poll)
         return polled + await self._in_chunks(new, self.sender.send) if self._answers else polled

@@ -16,7 +16,7 @@ from uuid import UUID
 import msgspec
 
 from fundledger.fund.model.order import Kind, Order, State
-from fundledger.fund.model.transitions import FIRST, POSTED
+from fundledger.fund.model.transitions import POSTED, first_of
 from fundledger.fund.poster import Posting
 from fundledger.fund.store import sums
 from fundledger.fund.store.mac_layouts import PAYOUT, is_of, payout_fields
@@ -112,7 +112,7 @@ class FundSweep:
         """
         if not self._macs.verifies(order):
             return "terms"
-        begun = FIRST[order.kind]
+        begun = first_of(order)
         if (row["last_event"] or begun) != order.state:
             return f"state {order.state}, expected {row['last_event'] or begun} by its history"
         if order.reversed_by != row["reversal"]:

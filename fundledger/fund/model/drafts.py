@@ -18,7 +18,8 @@ from fundledger.fund.model.transitions import FIRST
 
 
 class Draft(msgspec.Struct):
-    """An order before it is inserted. Reserved amounts are set later, in store/reservations.py.
+    """An order before it is inserted, or before it is approved. Reserved amounts are set later, in
+    store/reservations.py. `request`: None if the order exists.
 
     `debitable`: for a chargeback, the amount that it can debit to the merchant's available balance. `reserves`: a plain
     insert of the order is not possible, because its merchant owes or its reference of the channel exists.
@@ -28,7 +29,7 @@ class Draft(msgspec.Struct):
     """
 
     order: Order
-    request: Request
+    request: Request | None
     merchant: Merchant | None = None
     former: UUID | None = None
     former_of: UUID | None = None
@@ -43,7 +44,7 @@ class Draft(msgspec.Struct):
 
 
 def who(module: str, person: str | None) -> str:
-    """Return the text that an order stores for its requester: MODULE or MODULE/PERSON."""
+    """Return the text that an order stores for its requester: IDENTITY or IDENTITY/PERSON. The person is a note."""
     return module if person is None else f"{module}/{person}"
 
 

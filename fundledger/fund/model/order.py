@@ -49,8 +49,10 @@ FACTS: Final = frozenset({Kind.PAYMENT, Kind.CHARGEBACK})
 
 
 class State(StrEnum):
-    """The state of an order. `fund.model.transitions` has the transitions. Only an adjustment can be `created`, which
-    means that it waits for approval. Only a withdrawal has further steps after `posted`.
+    """The state of an order. `fund.model.transitions` has the transitions. Only an order of a kind under dual control
+    can be `created`, which means that it waits for approval. Only a withdrawal has further steps after `posted`.
+
+    `rejected`: the approval was refused. `expired`: the order was not approved in time. Both are final.
 
     `stuck`: the next step of the order failed, and a retry cannot succeed until an operator removes the cause. After
     that, a request to retry returns the order to its state before `stuck`.
@@ -69,6 +71,8 @@ class State(StrEnum):
     UNKNOWN = "unknown"
     STUCK = "stuck"
     PARKED = "parked"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
 
 
 class Order(msgspec.Struct):

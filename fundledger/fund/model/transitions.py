@@ -1,20 +1,23 @@
 """Model of the fund service: the transitions of order states, in the only table that code reads. Pure.
 
 The fund service and the reconciliation use the table. The trigger `orders_transition` enforces the same transitions in
-the database: migration 0013 has a copy of the table, and a test compares the copy with the table.
+the database: migration 0017 has a copy of the table, and a test compares the copy with the table.
 """
 
+from datetime import timedelta
 from typing import Final
 
-from fundledger.fund.model.order import FACTS, Kind, State
+from fundledger.fund.model.order import FACTS, Kind, Order, State
 
 _EVERY: Final = tuple(Kind)
-FIRST: Final = {kind: State.CREATED if kind is Kind.ADJUSTMENT else State.POSTING for kind in Kind}
+DUAL_CONTROL: Final = (Kind.ADJUSTMENT, Kind.WRITE_OFF, Kind.BANK_DIFFERENCE, Kind.REVERSAL)
+"""The kinds of orders that need two people: the requester, and an approver with a different identity."""
+FIRST: Final = {kind: State.CREATED if kind in DUAL_CONTROL else State.POSTING for kind in Kind}
 """The state in which an order is inserted, by its kind."""
 TRANSITIONS: Final[frozenset[tuple[str, str, str]]] = frozenset(
     (kind, before, after)
     for kinds, before, following in (
-        ((Kind.ADJUSTMENT,), State.CREATED, {State.POSTING}),
+        (DUAL_CONTROL, State.CREATED, {State.POSTING, State.REJECTED, State.EXPIRED}),
         (_EVERY, State.POSTING, {State.POSTED, State.REFUSED, State.STUCK}),
         (tuple(FACTS), State.POSTING, {State.PARKED}),
         (tuple(FACTS), State.PARKED, {State.POSTING}),
@@ -32,6 +35,23 @@ POSTED: Final = frozenset({State.POSTED, State.SENT, State.PAID, State.BOUNCED, 
 """States in which the voucher of an order is posted. The voucher of a stuck order may be posted, too."""
 ENDED: Final = frozenset({State.PAID, State.BOUNCED})
 """States in which the end of a withdrawal is posted."""
+APPROVE_WITHIN: Final = timedelta(days=7)
+"""The time within which an order under dual control has to be approved. After that it expires."""
+UNAPPROVED: Final = frozenset({State.CREATED, State.REJECTED, State.EXPIRED})
+"""States of an order that is not approved. Such an order has no voucher, and reserves nothing."""
+UNRESERVED: Final = UNAPPROVED | {State.REFUSED}
+"""States in which an order reserves nothing."""
+PROBLEMATIC: Final = frozenset({State.REFUSED, State.STUCK, State.REJECTED, State.EXPIRED})
+"""States in which an order has a problem."""
+
+
+def first_of(order: Order) -> State:
+    """Return the state in which an order was inserted. An order may be older than the dual control of its kind: then it
+    was posted without an approval.
+    """
+    if order.approved_by is None and order.state not in UNAPPROVED:
+        return State.POSTING
+    return FIRST[order.kind]
 
 
 def may_become(kind: str, before: str, after: str) -> bool:

@@ -1,5 +1,5 @@
-"""Bank statements of the fund service: the import, which matches lines with orders and posts each difference to
-suspense.
+"""Bank statements of the fund service: the import, which matches lines with orders and requests a bank difference for
+each difference. A bank difference is posted to suspense after a second identity has approved it.
 
 One transaction stores the statement and its matching before any difference is posted. So a retry of an interrupted
 import uses the same matching. The order number of a difference is derived from the channel, the statement number and
@@ -64,7 +64,7 @@ class StatementRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 class LineReport(msgspec.Struct, omit_defaults=True):
     """The result of a line. `line` counts from 1. `difference`: bank amount minus expected amount. `booked`, `state`:
-    the id and state of the order that posts the difference.
+    the id and state of the bank difference, which is `created` until it is approved.
     """
 
     line: int
@@ -108,12 +108,12 @@ class Asks(Protocol):
 async def import_statement(
     batcher: Asks, pool: Pool, request: StatementRequest, module: str
 ) -> Imported | Refusal | OrderFault:
-    """Match a statement with orders, and post its differences. During the matching, a lock on the channel blocks other
-    imports of its statements.
+    """Match a statement with orders, and request its differences. During the matching, a lock on the channel blocks
+    other imports of its statements.
 
     The refusal is STATEMENT_NO_REUSED if the statement number exists with other content, or a refusal of the order
-    batcher. After an `OrderFault` or a cancellation, some differences may not be posted yet, so the caller has to retry
-    the request. A retry is safe.
+    batcher. After an `OrderFault` or a cancellation, some differences may not be requested yet, so the caller has to
+    retry the request. A retry is safe.
     """
     try:
         async with pool.acquire() as connection, connection.transaction():

@@ -95,6 +95,9 @@ def repay(order: Order, locked: Locked) -> Refusal | OrderFault | None:
     owed = locked.debts.get(order.merchant, 0)
     if order.amount > owed:
         return Refusal(Code.DEBT_EXCEEDED, f"merchant {order.merchant} owes {owed}", "amount")
+    if order.state is State.CREATED:
+        # The approval reserves.
+        return None
     locked.debts[order.merchant] = owed - order.amount
     return None
 
@@ -209,14 +212,18 @@ def reverse(draft: Draft, locked: Locked, changes: Changes) -> Refusal | None:
             return Refusal(Code.ORDER_NOT_REVERSIBLE, detail, "of_order_no")
         if original.settle == "later" and payment.settled:
             return Refusal(Code.ORDER_NOT_REVERSIBLE, "the payment is settled; refund it instead", "of_order_no")
-        payment.reversed = True
-        changes.payments[payment.order_id] = payment
-    original.reversed_by = order.id
     order.amount, order.fee, order.currency = original.amount, original.fee, original.currency
     order.channel, order.settle, order.direction = original.channel, original.settle, original.direction
     order.of_voucher = original.voucher_id
     # The voucher of the reversal undoes the set-off, so the merchant owes this part again.
     order.to_receivable = original.set_off
+    if order.state is State.CREATED:
+        # The approval reserves.
+        return None
+    if payment is not None:
+        payment.reversed = True
+        changes.payments[payment.order_id] = payment
+    original.reversed_by = order.id
     changes.reversed.append(original)
     return None
 

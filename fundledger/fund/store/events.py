@@ -8,7 +8,7 @@ import msgspec
 
 from fundledger.fund.model import order_json
 from fundledger.fund.model.order import Kind, Order, State
-from fundledger.fund.model.transitions import ENDED, POSTED
+from fundledger.fund.model.transitions import ENDED, POSTED, PROBLEMATIC
 from fundledger.fund.store.macs import OrderMacs, Tampered
 from fundledger.fund.store.orders import order_from
 from fundledger.fund.store.queries import SQL
@@ -67,7 +67,7 @@ def as_it_was(order: Order, state: State) -> Order:
     order.reversed_by = None
     if state not in POSTED:
         order.posted_at = None
-    if state not in (State.REFUSED, State.STUCK):
+    if state not in PROBLEMATIC:
         order.problem = None
     if order.kind is Kind.WITHDRAWAL and state not in ENDED:
         # The end of a withdrawal sets these columns.

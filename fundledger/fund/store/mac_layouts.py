@@ -22,6 +22,9 @@ MERCHANT: Final = b"merchnt1"
 FEE_RULE: Final = b"feerule1"
 PAYOUT: Final = b"payout_1"
 DEBT: Final = b"debt___1"
+PERSON: Final = b"person_1"
+CHANNEL: Final = b"channel1"
+CHANGE: Final = b"change_1"
 Day = tuple[str, date]
 """A pair of a merchant and a day (UTC)."""
 
@@ -109,6 +112,25 @@ def fee_rule_fields(row: Any) -> tuple[object, ...]:
     applies = row["version"], row["merchant"], row["product"], row["channel"]
     charged = row["basis_points"], row["fixed"], row["minimum"], row["maximum"], tiers
     return *applies, *charged, microseconds(row["effective_at"]), row["module"], microseconds(row["created_at"])
+
+
+def person_fields(row: Any) -> tuple[object, ...]:
+    """Return the MAC fields of a person."""
+    times = microseconds(row["created_at"]), microseconds(row["rotated_at"]), microseconds(row["disabled_at"])
+    return row["name"], sorted(row["roles"]), row["token_digest"], row["created_by"], *times
+
+
+def channel_fields(row: Any) -> tuple[object, ...]:
+    """Return the MAC fields of a registered channel."""
+    terms = row["payout"], row["references_unique"], row["overdraft"], row["state"]
+    named = row["name"], row["currency"], row["bank_account"]
+    return *named, *terms, row["registered_by"], microseconds(row["created_at"])
+
+
+def change_fields(row: Any) -> tuple[object, ...]:
+    """Return the MAC fields of a change under dual control."""
+    made = row["id"].bytes, row["kind"], row["subject"], row["body"], row["maker"], microseconds(row["made_at"])
+    return *made, row["state"], row["checker"], microseconds(row["decided_at"]), row["reason"]
 
 
 def payout_fields(row: Any) -> tuple[object, ...]:

@@ -7,6 +7,7 @@ import asyncpg
 
 from fundledger.database import migrations
 from fundledger.fund.store import debts
+from fundledger.fund.store.channels import register_used
 from fundledger.fund.store.first_macs import seal_first
 from fundledger.fund.store.macs import open_macs, trusted_mac, unswept_mac
 from fundledger.fund.store.queries import SQL
@@ -19,6 +20,8 @@ ROW_MACS = "0012_row_macs.sql"
 """The migration that added MACs of other rows. Rows that were written before it get their MACs in its transaction, or
 from the background job `fund_mac_sweep`.
 """
+CHANNELS: Final = "0017_people.sql"
+"""The migration that added the registry of channels. Its transaction registers the channels of existing orders."""
 
 DEBTS: Final = "0014_receipts_and_debts.sql"
 """The migration that added fund.debts. Debts of earlier orders are inserted in its transaction."""
@@ -44,6 +47,8 @@ async def migrate(connection: "asyncpg.Connection[asyncpg.Record]", keys: Path |
                 await seal_first(connection, found)
             if DEBTS in done:
                 await debts.begin(connection, await open_macs(connection, found))
+            if CHANNELS in done:
+                await register_used(connection, await open_macs(connection, found))
         return done
 
 

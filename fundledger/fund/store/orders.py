@@ -13,7 +13,7 @@ import msgspec
 
 from fundledger.fund.model.order import Kind, Order, State
 from fundledger.fund.model.posting_result import PostingResult
-from fundledger.fund.model.transitions import FIRST
+from fundledger.fund.model.transitions import first_of
 from fundledger.fund.store.queries import SQL
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
@@ -132,7 +132,8 @@ async def list_orders(
 async def history(pool: AnyConnection, order: Order) -> list[Step]:
     """Return all states that an order has entered, oldest state first."""
     rows = await pool.fetch(SQL["read_history"], order.id)
-    begun = [Step(State.CREATED, order.created_at)]
-    if FIRST[order.kind] is State.POSTING:
+    requested = _encode({"requested_by": order.module})
+    begun = [Step(State.CREATED, order.created_at, requested)]
+    if first_of(order) is State.POSTING:
         begun.append(Step(State.POSTING, order.created_at))
     return begun + [Step(State(s), at, None if detail is None else detail.encode()) for s, at, detail in rows]

@@ -3,7 +3,8 @@
 Refunds and chargebacks reserve from the refundable amount of a payment, settlements from the pending amount of a
 merchant, withdrawals from its daily limit. A reversal reserves the single reversal of an order. Credits, withdrawals,
 recoveries and write-offs reserve their set-off from the debt of the merchant. An order reserves under row locks, in the
-transaction that inserts it. If the order is refused, the transaction that records the refusal releases the reservation.
+transaction that inserts it. An order that needs an approval reserves in the transaction that approves it. If the order
+is refused, the transaction that records the refusal releases the reservation.
 
 The rows are locked first, and existing orders are read second. So of two concurrent requests with one order number, the
 second finds the order of the first. There are three steps: fetch rows, decide about each draft (store/decisions.py),
@@ -37,7 +38,7 @@ RESERVING = frozenset(
 """Kinds of orders that always reserve. Any other order reserves if its merchant owes, or if another order has its
 reference of the channel.
 """
-_USE_DEBT = frozenset({Kind.PAYMENT, Kind.WITHDRAWAL, *debts.REPAYING})
+_USE_DEBT = frozenset({Kind.PAYMENT, Kind.WITHDRAWAL, Kind.ADJUSTMENT, *debts.REPAYING})
 _LOCK_MERCHANT = _USE_DEBT | {Kind.SETTLEMENT, Kind.CHARGEBACK, Kind.REVERSAL}
 PAYMENTS_MAX = 10_000
 """The maximum number of payments that a settlement without an amount settles. More payments could take longer than the
@@ -162,12 +163,14 @@ async def reserve(
                     answer = await _settle(connection, draft, macs, locked)
                 case Kind.PAYMENT if order.settle == "now":
                     decisions.set_off(order, order.amount - order.fee, locked)
+                case Kind.ADJUSTMENT if order.state is State.POSTING and order.direction == "credit":
+                    decisions.set_off(order, order.amount, locked)
         answers.append(answer)
         if answer is None:
             receipt = decisions.receipt_of(order, locked)
             if receipt is not None:
                 locked.booked[receipt] = msgspec.structs.asdict(order)
-            if debts.may_change(order):
+            if order.state is State.POSTING and debts.may_change(order):
                 locked.undecided.add(order.merchant)
     await sums.write_payments(connection, macs, changes.payments.values())
     await _write_reversed(connection, macs, changes.reversed)

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from fundledger.fund.model.order import Kind, Order, State
+from fundledger.fund.model.transitions import UNRESERVED
 from fundledger.fund.store.mac_layouts import (
     DAY,
     PAYMENT,
@@ -84,7 +85,7 @@ async def payments_by_orders(
             bad.add(order.of_order)
         elif order.kind is Kind.PAYMENT and order.state is State.POSTED:
             due[order.id] = begun(order)
-        elif order.state is not State.REFUSED:
+        elif order.state not in UNRESERVED:
             about.append(order)
     for order in about:
         if order.of_order in due:

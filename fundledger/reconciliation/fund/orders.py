@@ -10,7 +10,8 @@ import asyncpg
 
 from fundledger.fund.model.flows import end_entries_of, entries_of
 from fundledger.fund.model.order import Kind, Order, State
-from fundledger.fund.model.transitions import ENDED, FIRST, POSTED, may_become
+from fundledger.fund.model.person import may_approve
+from fundledger.fund.model.transitions import DUAL_CONTROL, ENDED, POSTED, PROBLEMATIC, UNAPPROVED, first_of, may_become
 from fundledger.reconciliation.fund.ids import OrderIds
 from fundledger.reconciliation.reading import Rows
 from fundledger.reconciliation.report import READABLE, Check, Difference, described
@@ -84,7 +85,7 @@ def _against_itself(order: Order) -> Iterator[tuple[str, str]]:
     posted = is_posted(order)
     if (order.posted_at is not None) != posted:
         yield f"{'a' if posted else 'no'} posting time, the order is {order.state}", str(order.posted_at)
-    refused = order.state in (State.REFUSED, State.STUCK)
+    refused = order.state in PROBLEMATIC
     if (order.problem is not None) != refused:
         yield (
             f"{'a' if refused else 'no'} problem, the order is {order.state}",
@@ -97,9 +98,7 @@ def _against_itself(order: Order) -> Iterator[tuple[str, str]]:
     parked = order.parking == "release" or order.state is State.PARKED
     if (order.parked_voucher_id is not None) != parked:
         yield f"{'a' if parked else 'no'} voucher that parked it", str(order.parked_voucher_id)
-    approved = order.kind is Kind.ADJUSTMENT and order.state is not State.CREATED
-    if (order.approved_by is not None) != approved or order.approved_by == order.module:
-        yield "approved by another module or person" if approved else "no approval", f"approved by {order.approved_by}"
+    yield from _against_approval(order)
     try:
         entries_of(order)
         if order.kind is Kind.WITHDRAWAL:
@@ -108,8 +107,22 @@ def _against_itself(order: Order) -> Iterator[tuple[str, str]]:
         yield "amounts that are valid for its flow", described(error)
 
 
+def _against_approval(order: Order) -> Iterator[tuple[str, str]]:
+    """Compare the approver of an order with its kind, its state and its requester. Before all of DUAL_CONTROL needed an
+    approval, only adjustments did, and their approver could be another person of the same module.
+    """
+    approver, found = order.approved_by, f"approved by {order.approved_by}"
+    if approver is None:
+        if order.kind is Kind.ADJUSTMENT and order.state not in UNAPPROVED:
+            yield "approved by another module or person", found
+    elif order.kind not in DUAL_CONTROL or order.state in UNAPPROVED:
+        yield "no approval", found
+    elif approver == order.module or (order.kind is not Kind.ADJUSTMENT and not may_approve(order.module, approver)):
+        yield "approved by another module or person", found
+
+
 def _against_history(order: Order, history: list[str]) -> Iterator[tuple[str, str]]:
-    states: list[str] = [FIRST[order.kind], *history]
+    states: list[str] = [first_of(order), *history]
     for i, (before, after) in enumerate(itertools.pairwise(states)):
         if not may_become(order.kind, before, after) or (before == State.STUCK and after != states[i - 1]):
             yield f"a state that comes after {before}", after

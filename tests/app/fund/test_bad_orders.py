@@ -217,6 +217,9 @@ BY_ID: dict[str, Ask] = {
     "paid": lambda fund, id_: fund.post(f"/v1/withdrawals/{id_}/paid", {"channel_ref": "x"}),
     "bounced": lambda fund, id_: fund.post(f"/v1/withdrawals/{id_}/bounced", {"reason": "x"}),
     "approve": lambda fund, id_: fund.post(f"/v1/adjustments/{id_}/approve", {}),
+    "reject": lambda fund, id_: fund.post(f"/v1/reversals/{id_}/reject", {"reason": "x"}),
+    "approve a change": lambda fund, id_: fund.post(f"/v1/changes/{id_}/approve", {}),
+    "reject a change": lambda fund, id_: fund.post(f"/v1/changes/{id_}/reject", {"reason": "x"}),
 }
 
 

@@ -224,16 +224,25 @@ async def test_every_other_verb_does_what_it_says(fund: FundClient) -> None:
     more = {"merchant": big, "order_no": "x", "amount": 401}
     assert is_problem(await fund.post("/v1/recoveries", more), 422, "debt-exceeded")
     given_up = {"merchant": big, "order_no": "y", "amount": 400, "reason": "gone"}
-    assert is_order(await fund.post("/v1/write-offs", given_up), 201, "posted", kind="write_off", reason="gone")
+    await approved(fund, "write-offs", given_up, kind="write_off", reason="gone")
     assert await fund.has(big) == (0, 0, 0)
     ours = {"channel": f"c-{fund.salt}", "currency": "CNY", "amount": 3}
     cost = await fund.post("/v1/channel-costs", {**ours, "order_no": f"k-{fund.salt}"})
     assert is_order(cost, 201, "posted", merchant="platform")
     difference = {**ours, "order_no": f"d-{fund.salt}", "direction": "more", "reason": "statement"}
-    assert is_order(await fund.post("/v1/bank-differences", difference), 201, "posted", direction="more")
+    await approved(fund, "bank-differences", difference, direction="more")
     undone = {"order_no": f"u-{fund.salt}", "of_kind": "channel_cost", "of_order_no": f"k-{fund.salt}", "reason": "no"}
-    assert is_order(await fund.post("/v1/reversals", undone), 201, "posted")
+    await approved(fund, "reversals", undone)
     assert (await fund.get(f"/v1/channel-costs/{cost.json['id']}")).json["reversed_by"]
+
+
+async def approved(fund: FundClient, path: str, body: dict[str, Any], **members: Any) -> None:
+    """Request an order that needs an approval, and approve it as another module."""
+    created = await fund.post(f"/v1/{path}", body)
+    assert is_order(created, 201, "created", **members)
+    async with FundClient(fund.base_url, OTHER_TOKEN) as other:
+        answer = await other.post(f"/v1/{path}/{created.json['id']}/approve")
+    assert is_order(answer, 200, "posted", approved_by="others", **members)
 
 
 async def test_a_withdrawal_is_paid_or_bounces_once(fund: FundClient) -> None:

@@ -67,6 +67,22 @@ class PaymentResults(msgspec.Struct):
     results: Annotated[list[PaymentResult], about("`results[i]` answers `payments[i]`")]
 
 
+class ApprovalResult(msgspec.Struct):
+    id: Uuid
+    state: Annotated[StateName, about("the state of the order; absent if the order was not approved")] | UnsetType = (
+        UNSET
+    )
+    problem: (
+        Annotated[msgspec.Raw, encoded("Problem", "why the order is not approved, or why its voucher is refused")]
+        | UnsetType
+    ) = UNSET
+    replay: Annotated[bool, about("the order was approved before")] | UnsetType = UNSET
+
+
+class ApprovalResults(msgspec.Struct):
+    results: Annotated[list[ApprovalResult], about("`results[i]` answers `orders[i]`")]
+
+
 class FeeNow(msgspec.Struct):
     basis_points: BasisPoints
     fixed: Part

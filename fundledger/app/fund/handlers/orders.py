@@ -22,12 +22,13 @@ from fundledger.app.http.bodies.batch_decoding import LoopTurn, decoder_of_many,
 from fundledger.app.http.bodies.decoding import decoder, known_currency, quotes_of_flat
 from fundledger.app.http.problems import PROBLEM_TYPE, malformed, not_found, unverified
 from fundledger.app.http.query import number
-from fundledger.app.http.routing import Call
+from fundledger.app.http.routing import Call, role_missing
 from fundledger.app.http.wire.protocol import FastPath
 from fundledger.app.http.wire.reply import JSON, Reply
 from fundledger.fund.model.answer import Answer, OrderFault, Taken
 from fundledger.fund.model.flows import RULES
 from fundledger.fund.model.order import PLATFORM, Kind, State
+from fundledger.fund.model.person import Role
 from fundledger.fund.model.requests import BATCH_MAX, REQUESTS, Payment, Request
 from fundledger.fund.store.orders import history as read_history
 from fundledger.fund.store.orders import list_orders, read_orders
@@ -77,6 +78,9 @@ class OrderPath(PaymentPath[FundService, Request, Answer]):
 
     def resolve(self, content: Request) -> Sequence[ChargedAccount] | None:
         self.request = content
+        # Other requests get this check from their route. A payment on the fast path has no route.
+        if not self.service.permits(self.admission.module, Role.MAKER):
+            raise role_missing(Role.MAKER)
         currency = getattr(content, "currency", None)
         if currency is not None:
             known_currency(currency)

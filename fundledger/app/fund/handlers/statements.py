@@ -9,6 +9,7 @@ from fundledger.app.http.bodies.decoding import known_currency, quotes_of_flat
 from fundledger.app.http.routing import Call
 from fundledger.app.http.wire.reply import JSON, Reply, encode
 from fundledger.fund.model.answer import OrderFault
+from fundledger.fund.model.channel import unknown_channel
 from fundledger.fund.model.refusal import Refusal
 from fundledger.fund.statements.imports import LINES_MAX, StatementLine, StatementRequest, import_statement
 
@@ -23,6 +24,9 @@ async def post_statement(service: FundService, call: Call) -> Reply:
     """
     given, lines = await _decode(call.body)
     known_currency(given.currency)
+    channel = await service.reading(lambda: service.channels.get(given.channel, given.currency))
+    if channel is None:
+        return refused(unknown_channel(given.channel, given.currency, service.channels.names))
     request = StatementRequest(given.channel, given.statement_no, given.currency, lines)
     answer = await import_statement(service.batcher, service.pool, request, call.module)
     if isinstance(answer, Refusal):

@@ -1,4 +1,4 @@
-"""HTTP handlers of the fund service for steps of existing orders: end a withdrawal, approve an adjustment, retry.
+"""HTTP handlers of the fund service for steps of existing orders: end a withdrawal, retry.
 
 `routes/orders.py` declares the routes that call them.
 """
@@ -6,7 +6,7 @@
 from collections.abc import Awaitable, Callable
 
 from fundledger.app.fund.handlers.orders import Handler, to_reply
-from fundledger.app.fund.requests.bodies import ApproveBody, BouncedBody, PaidBody, RetryBody
+from fundledger.app.fund.requests.bodies import BouncedBody, PaidBody, RetryBody
 from fundledger.app.fund.requests.charged_account import charged_account
 from fundledger.app.fund.requests.lookup import find, no_order, uuid_of
 from fundledger.app.fund.service import FundService
@@ -20,14 +20,13 @@ from fundledger.fund.model.refusal import Code, Refusal
 
 _decode_paid = decoder(PaidBody, quotes_of_flat)
 _decode_bounced = decoder(BouncedBody, quotes_of_flat)
-_decode_approve = decoder(ApproveBody, quotes_of_flat)
 _decode_retry = decoder(RetryBody, quotes_of_flat)
 
 
 async def paid(service: FundService, call: Call) -> Reply:
     """Handle `POST /v1/withdrawals/{id}/paid`: record that the channel paid the withdrawal out. Idempotent."""
     body = _decode_paid(call.body)
-    return await _done(
+    return await done(
         service,
         call,
         Kind.WITHDRAWAL,
@@ -38,7 +37,7 @@ async def paid(service: FundService, call: Call) -> Reply:
 async def bounced(service: FundService, call: Call) -> Reply:
     """Handle `POST /v1/withdrawals/{id}/bounced`: return a bounced withdrawal to the merchant. Idempotent."""
     body = _decode_bounced(call.body)
-    return await _done(
+    return await done(
         service,
         call,
         Kind.WITHDRAWAL,
@@ -46,24 +45,20 @@ async def bounced(service: FundService, call: Call) -> Reply:
     )
 
 
-async def approve(service: FundService, call: Call) -> Reply:
-    """Handle `POST /v1/adjustments/{id}/approve`: approve and post an adjustment that another person requested."""
-    body = _decode_approve(call.body)
-    approver = call.module if body.person is None else f"{call.module}/{body.person}"
-    return await _done(service, call, Kind.ADJUSTMENT, lambda order: service.batcher.approve(order.id, approver))
-
-
 def retrying(kind: Kind) -> Handler:
     """Return the handler of `POST /v1/{kind}/{id}/retry`, which repeats a stuck order's failed step. Idempotent."""
 
     async def retry(service: FundService, call: Call) -> Reply:
         body = _decode_retry(call.body)
-        return await _done(service, call, kind, lambda order: service.batcher.retry(order.id, call.module, body.reason))
+        return await done(service, call, kind, lambda order: service.batcher.retry(order.id, call.module, body.reason))
 
     return retry
 
 
-async def _done(service: FundService, call: Call, kind: Kind, do: Callable[[Order], Awaitable[Answer]]) -> Reply:
+async def done(service: FundService, call: Call, kind: Kind, do: Callable[[Order], Awaitable[Answer]]) -> Reply:
+    """Admit a request for a step of the order in the path, do the step, and return the reply. Raises BadRequest (400,
+    404), Unavailable.
+    """
     id_ = uuid_of(call.parameters["id"])
     no = await service.controller.charge_caller(call.admission)
     if no is not None:

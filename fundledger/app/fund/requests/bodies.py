@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from typing import Annotated, Final, Literal
+from uuid import UUID
 
 import msgspec
 
@@ -9,6 +10,7 @@ from fundledger.fund.model.requests import BATCH_MAX, ChannelName, ChannelRef, F
 from fundledger.json_values import about
 
 SEQS_MAX: Final = 1000
+APPROVALS_MAX: Final = 1000
 
 
 class PaymentsBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -24,9 +26,23 @@ class BouncedBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ApproveBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Approval of an adjustment. `person`: the approving person of the calling module; default: the module itself."""
+    """Approval of an order. `person` is a note: the token of the request identifies the approver."""
 
     person: Person | None = None
+
+
+class EmptyBody(msgspec.Struct, forbid_unknown_fields=True):
+    """An empty object, which may be omitted."""
+
+
+class RejectBody(msgspec.Struct, forbid_unknown_fields=True):
+    reason: Reason
+
+
+class ApprovalsBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Approval of many orders, of any kinds under dual control."""
+
+    orders: Annotated[list[UUID], msgspec.Meta(min_length=1, max_length=APPROVALS_MAX, description="ids of orders")]
 
 
 class RetryBody(msgspec.Struct, forbid_unknown_fields=True):

@@ -6,18 +6,42 @@ in `app/fund/handlers/`, mostly in the module of the same name. The event feed i
 
 from typing import Final
 
+import msgspec
+
 from fundledger.app.fund.handlers.limits import get_limits
 from fundledger.app.fund.openapi.document import ABOUT
-from fundledger.app.fund.routes import bills, events, lists, merchants, orders, statements, webhooks
+from fundledger.app.fund.routes import (
+    approvals,
+    bills,
+    channels,
+    events,
+    lists,
+    merchants,
+    orders,
+    statements,
+    webhooks,
+)
 from fundledger.app.fund.service import FundService
 from fundledger.app.http.openapi.document import Pages
-from fundledger.app.http.routing import Route
+from fundledger.app.http.routing import WITH_BODY, Route
 from fundledger.app.http.service_routes import service_routes
+from fundledger.fund.model.person import Role
+
+
+def _with_role(route: Route[FundService]) -> Route[FundService]:
+    """Return a route for which a person needs a role: that of the route, or `maker` if the route has none. A read needs
+    no role.
+    """
+    needs = route.api_class is not None and route.method in WITH_BODY
+    return msgspec.structs.replace(route, role=route.role or Role.MAKER) if needs else route
+
 
 PAGES: Final = Pages(ABOUT, lambda: ROUTES)
-ROUTES: Final[list[Route[FundService]]] = [
+_DECLARED: Final[list[Route[FundService]]] = [
     *merchants.ROUTES,
     *orders.ROUTES,
+    *approvals.ROUTES,
+    *channels.ROUTES,
     *statements.ROUTES,
     *lists.ROUTES,
     *bills.ROUTES,
@@ -25,3 +49,4 @@ ROUTES: Final[list[Route[FundService]]] = [
     *webhooks.ROUTES,
     *service_routes(PAGES, get_limits),
 ]
+ROUTES: Final[list[Route[FundService]]] = [_with_role(route) for route in _DECLARED]

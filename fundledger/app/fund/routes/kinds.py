@@ -30,7 +30,7 @@ KINDS: Final[dict[Kind, KindApi]] = {
         ApiClass.PAYMENT,
         "Post a payment that its channel has confirmed",
         {**_NAMED, "amount": 10000, "currency": "CNY", "channel": "simulator"},
-        (Code.CURRENCY_MISMATCH, Code.RECEIPT_ALREADY_BOOKED),
+        (Code.CURRENCY_MISMATCH, Code.CHANNEL_REF_MISSING, Code.RECEIPT_ALREADY_BOOKED),
     ),
     Kind.REFUND: KindApi(
         "refunds",
@@ -51,7 +51,10 @@ KINDS: Final[dict[Kind, KindApi]] = {
         ApiClass.WITHDRAW,
         "Withdraw from a merchant's balance",
         {**_NAMED, "amount": 5000, "channel": "simulator"},
-        (Code.WITHDRAWAL_LIMIT_EXCEEDED, Code.DEBT_EXCEEDED, Code.DEBT_IN_PROGRESS),
+        (
+            *(Code.WITHDRAWAL_LIMIT_EXCEEDED, Code.DEBT_EXCEEDED, Code.DEBT_IN_PROGRESS),
+            *(Code.CHANNEL_CLOSED, Code.CHANNEL_UNDERFUNDED),
+        ),
     ),
     Kind.CHARGEBACK: KindApi(
         "chargebacks",

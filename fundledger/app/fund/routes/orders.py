@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 from fundledger.app.fund.answers import structs as answers
 from fundledger.app.fund.handlers import orders, withdrawals
-from fundledger.app.fund.requests.bodies import ApproveBody, BouncedBody, PaidBody, PaymentsBody, RetryBody
+from fundledger.app.fund.requests.bodies import BouncedBody, PaidBody, PaymentsBody, RetryBody
 from fundledger.app.fund.routes.kinds import KINDS, MERCHANT
 from fundledger.app.fund.service import FundService
 from fundledger.app.http.openapi.types import CURRENCY_UNKNOWN, Answer, Parameter, count, no_such, path, query, shown
@@ -19,14 +19,15 @@ from fundledger.app.http.wire.reply import JSON
 from fundledger.fund.model.flows import RULES
 from fundledger.fund.model.order import PLATFORM, Kind
 from fundledger.fund.model.order_json import Order, StateName
+from fundledger.fund.model.person import Role
 from fundledger.fund.model.refusal import Code
 from fundledger.fund.model.requests import REQUESTS, MerchantId, OrderNo
 from fundledger.json_values import Uuid, about
 from fundledger.ratelimit.classes import ApiClass
 
 _TAG: Final = "Orders"
-_ID: Final = path(Uuid, "id of the order", "e7a4c3e6-2a63-8d53-94dd-28fb4eb9a3ba")
-_FUNDS: Final = ("account-closed", "account-frozen", "balance-out-of-range", "insufficient-funds")
+ID: Final = path(Uuid, "id of the order", "e7a4c3e6-2a63-8d53-94dd-28fb4eb9a3ba")
+FUNDS: Final = ("account-closed", "account-frozen", "balance-out-of-range", "insufficient-funds")
 _ENDING: Final = (
     *(Code.WITHDRAWAL_NOT_POSTED, Code.WITHDRAWAL_PAID, Code.WITHDRAWAL_BOUNCED),
     Code.RECEIPT_ALREADY_BOOKED,
@@ -40,7 +41,7 @@ def page(default: int, most: int, items: str) -> tuple[Parameter, Parameter]:
     return query("cursor", cursor, "`next_cursor` of the previous page"), count(default, most, items)
 
 
-def _taken(codes: tuple[str, ...]) -> dict[int, Answer]:
+def taken(codes: tuple[str, ...]) -> dict[int, Answer]:
     """Return the responses, by status, of an operation that advances an order."""
     order, repeat = {JSON: Order}, {"Idempotent-Replay": False}
     return {
@@ -60,7 +61,7 @@ def _taken(codes: tuple[str, ...]) -> dict[int, Answer]:
 
 
 _POSTED: Final = {
-    201: shown(Order, "The order is posted; an adjustment is `created`."),
+    201: shown(Order, "The order is posted; an order that needs an approval is `created`."),
     200: Answer("Replay of an earlier request: the current order.", {JSON: Order}, {"Idempotent-Replay": True}),
 }
 
@@ -69,9 +70,11 @@ def _of(kind: Kind) -> Iterator[Route[FundService]]:
     api, name, request = KINDS[kind], kind.value, REQUESTS[kind]
     template, collection = f"/v1/{api.collection}", api.collection.replace("-", "_")
     words = name.replace("_", " ")
-    codes: tuple[str, ...] = (Code.ORDER_NO_REUSED, *api.refusals, *_FUNDS)
+    codes: tuple[str, ...] = (Code.ORDER_NO_REUSED, *api.refusals, *FUNDS)
     if "merchant" in request.__struct_fields__:
         codes = (Code.MERCHANT_NOT_FOUND, *codes)
+    if "channel" in request.__struct_fields__:
+        codes = (Code.CHANNEL_NOT_FOUND, *codes)
     unknown = {400: CURRENCY_UNKNOWN} if "currency" in request.__struct_fields__ else {}
     not_found = {404: no_such(words)}
     yield Route(
@@ -83,7 +86,7 @@ def _of(kind: Kind) -> Iterator[Route[FundService]]:
         _TAG,
         api.summary,
         " ".join((request.__doc__ or "").split()),
-        {**_taken(codes), **_POSTED, **unknown},
+        {**taken(codes), **_POSTED, **unknown},
         body=(request, api.example),
         enters=True,
         by_body=kind is Kind.PAYMENT,
@@ -122,7 +125,7 @@ def _of(kind: Kind) -> Iterator[Route[FundService]]:
         f"Read a {words}",
         "Returns the current state of the order.",
         {200: shown(Order, "The order."), **not_found},
-        (_ID,),
+        (ID,),
     )
     yield Route(
         "GET",
@@ -134,7 +137,7 @@ def _of(kind: Kind) -> Iterator[Route[FundService]]:
         f"Read the history of a {words}",
         "Returns every state that the order entered, oldest first.",
         {200: shown(answers.History, "The states."), **not_found},
-        (_ID,),
+        (ID,),
     )
     yield Route(
         "POST",
@@ -146,10 +149,11 @@ def _of(kind: Kind) -> Iterator[Route[FundService]]:
         f"Retry a stuck {words}",
         "Send this after the cause in `problem` was removed. The order returns to its state before `stuck`, and its "
         "next step is repeated. An order that is not stuck is returned unchanged.",
-        {**_taken(_FUNDS), **not_found},
-        (_ID,),
+        {**taken(FUNDS), **not_found},
+        (ID,),
         (RetryBody, {"reason": "the account is open again"}),
         enters=True,
+        role=Role.OPERATOR,
     )
 
 
@@ -179,10 +183,11 @@ ROUTES: Final[list[Route[FundService]]] = [
         _TAG,
         "Mark a withdrawal as paid",
         "Records that the channel paid the withdrawal out. Idempotent.",
-        {**_taken(_ENDING), 404: _NO_WITHDRAWAL},
-        (_ID,),
+        {**taken(_ENDING), 404: _NO_WITHDRAWAL},
+        (ID,),
         (PaidBody, {"channel_ref": "P-20261123-1"}),
         enters=True,
+        role=Role.OPERATOR,
     ),
     Route(
         "POST",
@@ -193,23 +198,10 @@ ROUTES: Final[list[Route[FundService]]] = [
         _TAG,
         "Mark a withdrawal as bounced",
         "Returns the amount and the fee to the merchant. Idempotent.",
-        {**_taken(_ENDING), 404: _NO_WITHDRAWAL},
-        (_ID,),
+        {**taken(_ENDING), 404: _NO_WITHDRAWAL},
+        (ID,),
         (BouncedBody, {"reason": "account closed"}),
         enters=True,
-    ),
-    Route(
-        "POST",
-        "/v1/adjustments/{id}/approve",
-        withdrawals.approve,
-        ApiClass.ADMIN,
-        "approve_adjustment",
-        _TAG,
-        "Approve an adjustment",
-        "The approver must be a different module or person than the requester. The adjustment is then posted.",
-        {**_taken((Code.APPROVAL_NEEDS_ANOTHER, *_FUNDS)), 404: no_such("adjustment")},
-        (_ID,),
-        (ApproveBody, {"person": "wei.chen"}),
-        enters=True,
+        role=Role.OPERATOR,
     ),
 ]

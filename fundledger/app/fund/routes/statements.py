@@ -26,8 +26,8 @@ ROUTES: Final[list[Route[FundService]]] = [
         "post_bank_statement",
         "Orders",
         "Import a bank statement",
-        "Each line is matched with one order. Each difference is posted to suspense once. Channel and statement number "
-        "are the idempotency key: a replay returns 200.",
+        "Each line is matched with one order. Each difference is requested as a bank difference once. Channel and "
+        "statement number are the idempotency key: a replay returns 200.",
         {
             201: shown(StatementReport, "The result of each line."),
             200: Answer(
@@ -36,7 +36,7 @@ ROUTES: Final[list[Route[FundService]]] = [
                 {"Idempotent-Replay": True},
             ),
             400: CURRENCY_UNKNOWN,
-            422: Answer("Refused: nothing is stored.", problems=(Code.STATEMENT_NO_REUSED, Code.CURRENCY_MISMATCH)),
+            422: Answer("Refused: nothing is stored.", problems=(Code.STATEMENT_NO_REUSED, Code.CHANNEL_NOT_FOUND)),
         },
         body=(StatementRequest, _EXAMPLE),
         body_bytes_max=BATCH_BODY_BYTES_MAX,

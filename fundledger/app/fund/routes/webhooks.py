@@ -11,6 +11,7 @@ from fundledger.app.fund.routes.kinds import MERCHANT
 from fundledger.app.fund.service import FundService
 from fundledger.app.http.openapi.types import Answer, count, no_such, path, query, shown
 from fundledger.app.http.routing import Route
+from fundledger.fund.model.person import Role
 from fundledger.fund.model.refusal import Code
 from fundledger.fund.model.requests import MerchantId
 from fundledger.json_values import Uuid
@@ -42,6 +43,7 @@ ROUTES: Final[list[Route[FundService]]] = [
             WebhookBody,
             {"merchant": MERCHANT, "url": "https://tea.example/events", "events": ["payment.posted"]},
         ),
+        role=Role.OPERATOR,
     ),
     Route(
         "GET",
@@ -67,6 +69,7 @@ ROUTES: Final[list[Route[FundService]]] = [
         {200: shown(answers.Webhook, "The endpoint, disabled."), 404: _NO_ENDPOINT},
         (_ID,),
         (DisableBody, {"reason": "moved"}),
+        role=Role.OPERATOR,
     ),
     Route(
         "GET",
@@ -96,5 +99,6 @@ ROUTES: Final[list[Route[FundService]]] = [
         {200: shown(answers.Redelivered, "The number of events to be delivered again."), 404: _NO_ENDPOINT},
         (_ID,),
         (RedeliverBody, {"seqs": [17]}),
+        role=Role.OPERATOR,
     ),
 ]

@@ -13,5 +13,5 @@ BEGIN
     REVOKE UPDATE ON fund.integrity_findings FROM fundledger_fund_service;
     REVOKE INSERT, UPDATE ON fund.unswept FROM fundledger_fund_service;
     GRANT DELETE ON fund.unswept TO fundledger_fund_service;
-    REVOKE INSERT, UPDATE ON fund.key_fingerprints, fund.identity FROM fundledger_fund_service;
+    REVOKE INSERT, UPDATE ON fund.key_fingerprints, fund.identity, fund.persons FROM fundledger_fund_service;
 END $$

@@ -6,7 +6,7 @@ from fundledger.ratelimit.classes import ApiClass
 from fundledger.ratelimit.quota.bucket import Charges
 from fundledger.ratelimit.quota.matched import MatchedPolicies, RateLimitHeaders
 
-REFUSED_UNSEEN: Final = frozenset({400, 404, 405, 413, 415, 417})
+REFUSED_UNSEEN: Final = frozenset({400, 403, 404, 405, 413, 415, 417})
 """Statuses with which a request may be rejected before it is charged."""
 UNLIMITED: Final = MatchedPolicies([], ApiClass.PAYMENT, {})
 """Value of `Admission.matched` before the policies of the request are looked up."""

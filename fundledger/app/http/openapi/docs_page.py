@@ -130,8 +130,9 @@ def _curl(method: str, path: str, operation: Mapping[str, Any]) -> str:
 
 
 def _example_of_answer(document: Mapping[str, Any], operation: Mapping[str, Any]) -> str | None:
-    """Return the example in the schema of the 201 or 200 of an operation, None if the schema has no example."""
-    answer = operation["responses"].get("201") or operation["responses"]["200"]
+    """Return the example in the schema of the 201, 200 or 202 of an operation, None if the schema has no example."""
+    found = operation["responses"]
+    answer = found.get("201") or found.get("200") or found["202"]
     reference = answer["content"].get("application/json", {}).get("schema", {}).get("$ref", "")
     schema = document["components"]["schemas"].get(reference.rpartition("/")[2], {})
     return json.dumps(schema["examples"][0], indent=2) if "examples" in schema else None

@@ -14,7 +14,7 @@ from fundledger.app.http.openapi.problems import ProblemType
 from fundledger.app.http.openapi.schemas import Schema, Schemas
 from fundledger.app.http.openapi.types import Answer, Parameter
 from fundledger.app.http.problems import PROBLEM_TYPE, Problem, QuotaExceeded, ReducedCapacity
-from fundledger.app.http.routing import TIMEOUT_HEADER, Call, Route
+from fundledger.app.http.routing import TIMEOUT_HEADER, WITH_BODY, Call, Route
 from fundledger.app.http.wire.reply import HTML, JSON, Reply
 from fundledger.app.http.worker import Served
 from fundledger.settings import Settings, url_of
@@ -257,12 +257,17 @@ def _all_answers(route: Route[Any]) -> dict[int, Answer]:
 
 
 def _standard_answers(route: Route[Any]) -> dict[int, Answer]:
-    """Return the answers that depend only on two facts: is the route public or limited, and is it a GET or a POST."""
+    """Return the answers that depend on three facts: is the route public or limited, does its method have a body, and
+    does a person need a role for it.
+    """
     found = {400: Answer("The request is malformed.", problems=("malformed",))}
     if route.api_class is None:
         found[500] = Answer("An internal error, which was logged.", problems=("internal-error",))
         return found
     found[401] = Answer("No valid token.", headers={"WWW-Authenticate": True}, problems=("unauthorized",))
+    if route.role is not None:
+        detail = f"The caller is a person without the role `{route.role}`."
+        found[403] = Answer(detail, problems=("role-missing",))
     found[429] = Answer(
         "The caller's quota is used up. Nothing was done.",
         {PROBLEM_TYPE: QuotaExceeded},
@@ -279,7 +284,7 @@ def _standard_answers(route: Route[Any]) -> dict[int, Answer]:
         {"Retry-After": True, "X-Limit-Decision": False},
         ("temporary-reduced-capacity", "unavailable", "outcome-unknown"),
     )
-    if route.method == "POST":
+    if route.method in WITH_BODY:
         found[408] = Answer("The body did not arrive in time.", problems=("body-too-late",))
         limit = f"{route.body_bytes_max:,} bytes"
         found[413] = Answer(f"The body has more than {limit}.", problems=("body-too-large",))

@@ -38,6 +38,12 @@ OTHERS: Final = (
     ProblemType(
         "unauthorized", 401, "Authentication required", "Send `Authorization: Bearer TOKEN` with a valid token."
     ),
+    ProblemType(
+        "role-missing",
+        403,
+        "The person lacks a role",
+        "Send the request with the token of a person that has the role, or of a module.",
+    ),
     ProblemType("not-found", 404, "Resource not found", "Check the path and the id in it."),
     ProblemType("method-not-allowed", 405, "Method not allowed", "Use a method that the header `Allow` names."),
     ProblemType(

@@ -6,7 +6,8 @@ WITH owed AS (
                - CASE WHEN o.kind IN ('recovery', 'write_off') THEN o.amount ELSE o.set_off END
                - o.end_set_off) AS amount
     FROM fund.orders o
-    WHERE o.state <> 'refused' AND (o.to_receivable > 0 OR o.set_off > 0 OR o.end_set_off > 0 OR o.kind IN ('recovery', 'write_off'))
+    WHERE o.state NOT IN ('refused', 'created', 'rejected', 'expired')
+      AND (o.to_receivable > 0 OR o.set_off > 0 OR o.end_set_off > 0 OR o.kind IN ('recovery', 'write_off'))
     GROUP BY o.merchant
 )
 SELECT merchant, coalesce(o.amount, 0)::text AS expected, coalesce(d.owed, 0)::text AS actual, count(*) OVER () AS total

@@ -6,7 +6,7 @@ SELECT x.id, x.kind, x.found, count(*) OVER () AS total FROM (
         ELSE format('%s %s of %s, %s, %s, %s', t.kind, t.id, t.merchant, t.currency, coalesce(t.channel, 'no channel'), t.state)
         END AS found
     FROM fund.orders o LEFT JOIN fund.orders t ON t.id = o.of_order
-    WHERE o.kind IN ('refund', 'chargeback', 'reversal') AND o.state <> 'refused' AND (
+    WHERE o.kind IN ('refund', 'chargeback', 'reversal') AND o.state NOT IN ('refused', 'created', 'rejected', 'expired') AND (
         t.id IS NULL OR t.merchant <> o.merchant OR t.currency <> o.currency OR t.state <> 'posted'
         OR (o.kind <> 'reversal' AND (t.kind <> 'payment' OR t.channel IS DISTINCT FROM o.channel))
         OR (o.kind = 'reversal' AND (t.amount <> o.amount OR t.reversed_by IS DISTINCT FROM o.id))
@@ -14,6 +14,7 @@ SELECT x.id, x.kind, x.found, count(*) OVER () AS total FROM (
     UNION ALL
     SELECT t.id, t.kind, 'reversed by ' || t.reversed_by
     FROM fund.orders t LEFT JOIN fund.orders r
-        ON r.id = t.reversed_by AND r.kind = 'reversal' AND r.of_order = t.id AND r.state <> 'refused'
+        ON r.id = t.reversed_by AND r.kind = 'reversal' AND r.of_order = t.id
+       AND r.state NOT IN ('refused', 'created', 'rejected', 'expired')
     WHERE t.reversed_by IS NOT NULL AND r.id IS NULL
 ) AS x (id, kind, found) ORDER BY x.id LIMIT 100

@@ -7,7 +7,9 @@ WITH back AS (
            sum(o.fee) FILTER (WHERE o.kind = 'refund') AS fee_returned,
            sum(o.amount) FILTER (WHERE o.kind = 'chargeback') AS charged_back,
            sum(o.from_pending) FILTER (WHERE o.kind = 'chargeback') AS charged_back_unsettled, bool_or(o.kind = 'reversal') AS reversed
-    FROM fund.orders o WHERE o.kind IN ('refund', 'chargeback', 'reversal') AND o.state <> 'refused' GROUP BY o.of_order
+    FROM fund.orders o WHERE o.kind IN ('refund', 'chargeback', 'reversal')
+      AND o.state NOT IN ('refused', 'created', 'rejected', 'expired')
+    GROUP BY o.of_order
 ), settled AS (
     SELECT s.payment, sum(s.amount) AS amount, sum(s.fee) AS fee
     FROM fund.settled_payments s JOIN fund.orders o ON o.id = s.settlement AND o.state <> 'refused' GROUP BY s.payment

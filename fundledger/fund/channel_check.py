@@ -1,0 +1,68 @@
+"""Check of the fund service that the channel of a new order is registered and permits the order."""
+
+from collections.abc import Collection
+from typing import Protocol
+
+from fundledger.fund.account_gateway import AccountGateway
+from fundledger.fund.model.channel import Channel, refusal_of, unknown_channel
+from fundledger.fund.model.drafts import Draft
+from fundledger.fund.model.order import Kind
+from fundledger.fund.model.refusal import Code, Refusal
+from fundledger.fund.model.requests import Request
+
+
+class Registry(Protocol):
+    """The interface to the registered channels, as far as orders need it."""
+
+    def known(self, name: str, currency: str) -> Channel | None: ...
+
+    async def get(self, name: str, currency: str) -> Channel | None: ...
+
+    @property
+    def names(self) -> Collection[str]: ...
+
+
+class ChannelCheck:
+    """The check of channels in one worker."""
+
+    def __init__(self, channels: Registry, gateway: AccountGateway) -> None:
+        self._channels = channels
+        self._gateway = gateway
+
+    def is_ready(self, request: Request, currency: str) -> bool:
+        """Return whether this worker knows that the channel of a request permits the request, and that its accounts are
+        open. Never waits.
+        """
+        name = getattr(request, "channel", None)
+        if name is None:
+            return True
+        channel = self._channels.known(name, currency)
+        if channel is None or not self._gateway.is_open(name, currency):
+            return False
+        is_bounded = request.kind is Kind.WITHDRAWAL and channel.overdraft is not None
+        return not is_bounded and refusal_of(request, channel) is None
+
+    async def refusal_of(self, draft: Draft) -> Refusal | None:
+        """Return why the channel of a draft does not permit the order, or None. In that case the accounts of the
+        channel are open. Raises Tampered, GatewayFault, and what asyncpg raises.
+
+        Concurrent withdrawals may be accepted although the bank account does not hold enough for all. The job that
+        sends payouts checks the balance again.
+        """
+        order, request = draft.order, draft.request
+        if order.channel is None or request is None:
+            return None
+        channel = await self._channels.get(order.channel, order.currency)
+        if channel is None:
+            return unknown_channel(order.channel, order.currency, self._channels.names)
+        no = refusal_of(request, channel)
+        if no is not None:
+            return no
+        if not self._gateway.is_open(order.channel, order.currency):
+            await self._gateway.open_channel(order.channel, order.currency)
+        if order.kind is Kind.WITHDRAWAL and channel.overdraft is not None:
+            left = await self._gateway.left_for_payouts(order.channel, order.currency) + channel.overdraft
+            if order.amount > left:
+                detail = f"the bank account of channel {order.channel} does not hold enough for this payout"
+                return Refusal(Code.CHANNEL_UNDERFUNDED, detail, "amount")
+        return None

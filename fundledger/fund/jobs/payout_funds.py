@@ -1,0 +1,74 @@
+"""Background job of the fund service, part of the payout job: the withdrawals that a channel may pay out now.
+
+The service sends a payout only through a registered channel with the payout method `http`. If the channel has a bound
+on its overdraft, its bank account has to hold the amounts of all payouts that are sent and not ended.
+"""
+
+import logging
+from collections.abc import Sequence
+
+import asyncpg
+
+from fundledger.fund.account_gateway import AccountGateway, GatewayFault
+from fundledger.fund.channel_check import Registry
+from fundledger.fund.model.order import Order
+from fundledger.fund.store.macs import Tampered
+from fundledger.fund.store.queries import SQL
+
+_log = logging.getLogger(__name__)
+
+
+class PayoutFunds:
+    """The check of withdrawals before their payouts are recorded as sent."""
+
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", gateway: AccountGateway, channels: Registry) -> None:
+        self._pool = pool
+        self._gateway = gateway
+        self._channels = channels
+        self._short: set[tuple[str, str]] = set()
+
+    async def payable(self, name: str, orders: Sequence[Order]) -> tuple[list[Order], set[str]]:
+        """Return `(the withdrawals that channel `name` may pay out, the currencies in which it may pay out no further
+        ones now)`. `orders`: withdrawals, oldest first. Raises what asyncpg raises.
+        """
+        found: list[Order] = []
+        barred: set[str] = set()
+        for currency in dict.fromkeys(order.currency for order in orders):
+            own = [order for order in orders if order.currency == currency]
+            left = await self._left(name, currency)
+            for order in own:
+                if left is not None and order.amount > left:
+                    barred.add(currency)
+                    break
+                left = None if left is None else left - order.amount
+                found.append(order)
+            self._report(name, currency, is_short=currency in barred)
+        return found, barred
+
+    async def _left(self, name: str, currency: str) -> int | None:
+        """Return the amount that may be paid out, None for any amount. It is 0 if the channel may not pay out, or if
+        the balance cannot be read.
+        """
+        try:
+            channel = await self._channels.get(name, currency)
+            if channel is None or channel.payout != "http":
+                return 0
+            if channel.overdraft is None:
+                return None
+            bank = (await self._gateway.balances([channel.bank_account])).get(channel.bank_account)
+        except (GatewayFault, Tampered):
+            return 0
+        sent = await self._pool.fetchval(SQL["payouts_underway"], name, currency)
+        return (0 if bank is None else bank.balance.posted) + channel.overdraft - int(sent)
+
+    def _report(self, name: str, currency: str, *, is_short: bool) -> None:
+        """Log once that withdrawals wait for the channel, until it pays out again."""
+        if not is_short:
+            self._short.discard((name, currency))
+        elif (name, currency) not in self._short:
+            self._short.add((name, currency))
+            _log.warning(
+                "withdrawals in %s wait: channel %s is not `http`, or its bank account does not hold enough",
+                *(currency, name),
+                extra={"event": "channel_underfunded", "channel": name, "currency": currency},
+            )

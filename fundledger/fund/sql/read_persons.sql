@@ -1,0 +1,3 @@
+-- Persons, by name. $1 limit. Rows: at most $1. Locks: none.
+SELECT p.name, p.roles, p.token_digest, p.created_by, p.created_at, p.rotated_at, p.disabled_at, p.mac_key, p.mac
+FROM fund.persons p ORDER BY p.name LIMIT $1
