@@ -55,10 +55,11 @@ class PayoutFunds:
                 return 0
             if channel.overdraft is None:
                 return None
+            # A payout that ends between these two reads is in both, and never in neither.
+            sent = await self._pool.fetchval(SQL["payouts_underway"], name, currency)
             bank = (await self._gateway.balances([channel.bank_account])).get(channel.bank_account)
         except (GatewayFault, Tampered):
             return 0
-        sent = await self._pool.fetchval(SQL["payouts_underway"], name, currency)
         return (0 if bank is None else bank.balance.posted) + channel.overdraft - int(sent)
 
     def _report(self, name: str, currency: str, *, is_short: bool) -> None:
