@@ -53,8 +53,9 @@ loadtest: $(STAMP) ## Locust beside a running `make serve`; ARGS="--users 200 --
 prove: $(STAMP) ## verify the books of ./data; the service may be running
 	$(BIN)/fundledger verify
 
-definitions: $(STAMP) ## renew the files with the definitions that the migrations make, for the check `guards_in_force`
+definitions: $(STAMP) ## renew what the code makes: the definitions of the migrations, the table of flows in the reference
 	$(BIN)/python -m tests.support.definitions
+	$(BIN)/python -m tests.support.flow_table
 
 client-tools: ## download what tests/client/test_generated.py needs in addition to Java, Go and Node: 60 MB
 	mvn -q dependency:copy -Dartifact=org.openapitools:openapi-generator-cli:7.17.0 -DoutputDirectory=.client-tools -Dmdep.stripVersion=true

@@ -20,6 +20,7 @@ from fundledger.app.fund.metrics import FundSnapshot
 from fundledger.app.fund.routes import ROUTES as FUND_ROUTES
 from fundledger.app.fund.routes.kinds import KINDS
 from fundledger.app.http.metrics.exposition import replacements
+from fundledger.fund.model.flows import END_VOUCHER_TYPES
 from fundledger.fund.model.order import FACTS, Kind
 from fundledger.fund.model.transitions import DUAL_CONTROL, FIRST, TRANSITIONS
 from fundledger.fund.store.queries import SQL as FUND_SQL
@@ -31,6 +32,7 @@ from fundledger.reconciliation.checks import GUARDS
 from fundledger.reconciliation.fund.checks import CHECKS as FUND_CHECKS
 from fundledger.reconciliation.fund.checks import GUARDS as FUND_GUARDS
 from fundledger.settings import PREFIX, Settings
+from tests.support import flow_table
 from tests.support.client import Answer, Client
 from tests.support.running import RunningService, run
 
@@ -180,6 +182,13 @@ def test_the_requests_of_the_fund_service_are_its_routes():
     for methods, path in re.findall(r"`(GET|POST|PATCH) ([^`]+)`", text):
         named_ |= {(methods, path.replace("{kind}", kind.collection)) for kind in KINDS.values()}
     assert named_ == {(route.method, route.template) for route in FUND_ROUTES if route.api_class is not None}
+
+
+def test_the_flows_are_those_of_the_code():
+    page = flow_table.PAGE.read_text()
+    assert page == flow_table.renewed(page), "run `make definitions`"
+    assert {flow.kind for flow in flow_table.ROWS} == set(Kind) - {Kind.REVERSAL}
+    assert {flow.ending for flow in flow_table.ROWS} == {None, *END_VOUCHER_TYPES}
 
 
 def test_the_order_states_are_those_of_the_code():

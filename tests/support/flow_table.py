@@ -1,0 +1,167 @@
+"""Renew the table of flows in the reference of the fund service: `make definitions`. The code of the flows makes it.
+
+Each amount of an order of ROWS is a letter. The order has a power of ten in place of the letter, so the digits of an
+entry's amount show how the flow adds and subtracts the letters.
+"""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+
+from fundledger.fund.model.flows import Ending, Entry, end_entries_of, entries_of
+from fundledger.fund.model.order import Kind, Order, State
+
+PAGE: Final = Path(__file__).parents[2] / "docs" / "reference" / "fund.md"
+BEGIN: Final = "<!-- `make definitions` makes this table from tests/support/flow_table.py. -->\n"
+REVERSAL: Final = (
+    "| reversal: the voucher of the reversed order with exchanged sides; possible once for an order "
+    "| the accounts that were credited | the accounts that were debited |"
+)
+
+
+class Flow(msgspec.Struct, frozen=True):
+    """A row of the table. `letters`: by field of the order, the letter that stands for its amount. `amount` has the
+    greatest power of ten, and the other fields have smaller ones in their order. `ending`: the row shows this end.
+    """
+
+    event: str
+    kind: Kind
+    letters: dict[str, str]
+    fields: dict[str, Any] = {}
+    ending: Ending | None = None
+
+
+ROWS: Final = [
+    Flow(
+        "payment G, fee f, `settle: now`, set-off s",
+        Kind.PAYMENT,
+        {"amount": "G", "fee": "f", "set_off": "s"},
+        {"settle": "now"},
+    ),
+    Flow("payment G, `settle: later`", Kind.PAYMENT, {"amount": "G"}, {"settle": "later"}),
+    Flow(
+        "settlement G, fees of the settled payments f, set-off s",
+        Kind.SETTLEMENT,
+        {"amount": "G", "fee": "f", "set_off": "s"},
+    ),
+    Flow(
+        "refund r, of which p is pending, fee returned f",
+        Kind.REFUND,
+        {"amount": "r", "from_pending": "p", "fee": "f"},
+    ),
+    Flow(
+        "withdrawal w, fee f, set-off of the whole debt s",
+        Kind.WITHDRAWAL,
+        {"amount": "w", "fee": "f", "set_off": "s"},
+    ),
+    Flow("withdrawal `paid`", Kind.WITHDRAWAL, {"amount": "w", "fee": "f"}, ending="paid"),
+    Flow(
+        "withdrawal `bounced`, set-off s",
+        Kind.WITHDRAWAL,
+        {"amount": "w", "fee": "f", "end_set_off": "s"},
+        ending="bounced",
+    ),
+    Flow(
+        "chargeback x, of which p is pending and d becomes a debt",
+        Kind.CHARGEBACK,
+        {"amount": "x", "from_pending": "p", "to_receivable": "d"},
+    ),
+    Flow(
+        "payment G that is parked",
+        Kind.PAYMENT,
+        {"amount": "G", "fee": "f"},
+        {"settle": "now", "parking": "park"},
+    ),
+    Flow(
+        "parked payment G that is released, fee f, set-off s",
+        Kind.PAYMENT,
+        {"amount": "G", "fee": "f", "set_off": "s"},
+        {"settle": "now", "parking": "release"},
+    ),
+    Flow("chargeback x that is parked", Kind.CHARGEBACK, {"amount": "x"}, {"parking": "park"}),
+    Flow(
+        "parked chargeback x that is released",
+        Kind.CHARGEBACK,
+        {"amount": "x", "from_pending": "p", "to_receivable": "d"},
+        {"parking": "release"},
+    ),
+    Flow("recovery n", Kind.RECOVERY, {"amount": "n"}),
+    Flow("write-off n, after approval", Kind.WRITE_OFF, {"amount": "n"}),
+    Flow(
+        "adjustment n, `credit`, after approval, set-off s",
+        Kind.ADJUSTMENT,
+        {"amount": "n", "set_off": "s"},
+        {"direction": "credit"},
+    ),
+    Flow("adjustment n, `debit`, after approval", Kind.ADJUSTMENT, {"amount": "n"}, {"direction": "debit"}),
+    Flow("channel cost c", Kind.CHANNEL_COST, {"amount": "c"}),
+    Flow(
+        "bank difference d, `more` (overage), after approval",
+        Kind.BANK_DIFFERENCE,
+        {"amount": "d"},
+        {"direction": "more"},
+    ),
+    Flow(
+        "bank difference d, `less` (shortage), after approval",
+        Kind.BANK_DIFFERENCE,
+        {"amount": "d"},
+        {"direction": "less"},
+    ),
+]
+
+
+def table() -> str:
+    """Return the table in Markdown."""
+    rows = [f"| {flow.event} | {_side(flow, 'debit')} | {_side(flow, 'credit')} |" for flow in ROWS]
+    return "\n".join(["| Event | Debit | Credit |", "|---|---|---|", *rows, REVERSAL]) + "\n"
+
+
+def renewed(page: str) -> str:
+    """Return the text of the page with the current table."""
+    before, old = page.split(BEGIN)
+    return before + BEGIN + table() + old[old.index("\n\n") + 1 :]
+
+
+def entries(flow: Flow) -> list[Entry]:
+    order = _order(flow)
+    return entries_of(order) if flow.ending is None else end_entries_of(order, flow.ending)
+
+
+def _order(flow: Flow) -> Order:
+    none = UUID(int=0)
+    order = Order(
+        *(none, flow.kind, "M", "1", State.POSTING, 0, 0, "CNY", b"", none, "m", datetime(2026, 1, 1, tzinfo=UTC)),
+        channel="CHANNEL",
+        **flow.fields,
+    )
+    for field, value in _values(flow).items():
+        setattr(order, field, value)
+    return order
+
+
+def _values(flow: Flow) -> dict[str, int]:
+    """Return a power of ten for each field with a letter, the greatest one first."""
+    return {field: 10 ** (len(flow.letters) - i) for i, field in enumerate(flow.letters)}
+
+
+def _side(flow: Flow, side: str) -> str:
+    return ", ".join(f"`{e.account}` {_sum(flow, e.amount)}" for e in entries(flow) if e.side == side)
+
+
+def _sum(flow: Flow, amount: int) -> str:
+    """Return an amount as a sum of letters."""
+    text = ""
+    for field, value in _values(flow).items():
+        times = (amount + value // 2) // value
+        assert times in (-1, 0, 1), (flow, amount)
+        text += f"{'-' if times < 0 else '+'}{flow.letters[field]}" if times else ""
+        amount -= times * value
+    assert amount == 0, (flow, text, amount)
+    return text.removeprefix("+")
+
+
+if __name__ == "__main__":
+    PAGE.write_text(renewed(PAGE.read_text()))
