@@ -14,7 +14,7 @@ from fundledger.fund.model.answer import OrderFault, Taken
 from fundledger.fund.model.order import Order, State
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.model.requests import Fee
-from tests.support.fund_worker import FundWorker
+from tests.support.fund_worker import CHECKER, FundWorker
 from tests.support.length import unless_long
 from tests.support.running import RunningService
 from tests.support.tampering import any_state
@@ -99,11 +99,9 @@ async def test_each_credit_repays_the_debt_in_its_voucher(worker: FundWorker, cr
         order = ended.order
     else:
         members = {"merchant": merchant, "amount": amount, "direction": "credit", "reason": "r"}
-        asked = await worker.done("adjustment", order_no="a", **members)
+        await worker.requested("adjustment", order_no="waits", **members)
         assert await worker.of(merchant) == (0, 0, 100)
-        approved = await worker.batcher.approve(asked.id, "other")
-        assert isinstance(approved, Taken)
-        order = approved.order
+        order = await worker.done("adjustment", order_no="a", **members)
     repaid = min(100, amount)
     assert (order.end_set_off if credit == "bounce" else order.set_off) == repaid
     assert await worker.of(merchant) == (amount - repaid, 0, 100 - repaid)
@@ -130,6 +128,36 @@ async def test_a_recovery_or_a_write_off_takes_no_more_than_the_debt(worker: Fun
     await worker.done("recovery", merchant=merchant, order_no="r", amount=60)
     await worker.done("write_off", merchant=merchant, order_no="w", amount=40, reason="r")
     assert await worker.of(merchant) == (190, 0, 0)
+
+
+async def test_a_write_off_that_waits_reserves_nothing(worker: FundWorker) -> None:
+    """Its approval reserves, and is refused if the debt was repaid meanwhile."""
+    merchant = await owing(worker, 100, has=250)
+    asked = await worker.requested("write_off", merchant=merchant, order_no="w", amount=100, reason="r")
+    await worker.done("recovery", merchant=merchant, order_no="r", amount=60)
+    refused = await worker.batcher.approve(asked.id, CHECKER)
+    assert isinstance(refused, Refusal)
+    assert (refused.code, refused.field) == (Code.DEBT_EXCEEDED, "amount")
+    taken = (await withdraw(worker, merchant, "rest", 150)).order
+    assert (taken.state, taken.set_off) == (State.POSTED, 40)
+    assert await worker.of(merchant) == (0, 0, 0)
+    rejected = await worker.batcher.reject(asked.id, "paid meanwhile", CHECKER)
+    assert isinstance(rejected, Taken)
+    assert rejected.order.state is State.REJECTED
+
+
+async def test_a_reversal_that_waits_blocks_nothing(worker: FundWorker) -> None:
+    """Its approval reserves, and is refused if the payment was refunded meanwhile."""
+    merchant = await owing(worker, 100)
+    await worker.pay(merchant, "next", 130)
+    members = {"merchant": merchant, "of_kind": "payment", "of_order_no": "next", "reason": "r"}
+    asked = await worker.requested("reversal", order_no="rev", **members)
+    assert (await withdraw(worker, merchant, "out", 10)).order.state is State.POSTED
+    await worker.done("refund", merchant=merchant, order_no="back", payment_order_no="next", amount=20)
+    refused = await worker.batcher.approve(asked.id, CHECKER)
+    assert isinstance(refused, Refusal)
+    assert refused.code is Code.ORDER_NOT_REVERSIBLE
+    assert await worker.of(merchant) == (0, 0, 0)
 
 
 async def test_a_refused_credit_gives_its_set_off_back(worker: FundWorker) -> None:
