@@ -150,7 +150,7 @@ class StatementEntry(msgspec.Struct, frozen=True, kw_only=True):
     kind: str | None = None
 
 
-class TrialBalance(msgspec.Struct, frozen=True, kw_only=True):
+class TrialBalanceRow(msgspec.Struct, frozen=True, kw_only=True):
     """An account of the trial balance. One of `debit` and `credit` is 0, the other is the balance."""
 
     account: str
@@ -175,7 +175,7 @@ class TrialBalancePage(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     at: datetime
-    accounts: list[TrialBalance]
+    accounts: list[TrialBalanceRow]
     totals: list[Total] = []
     unverified: list[str] = []
     next_cursor: str | None = None

@@ -104,11 +104,11 @@ class Approvals(NextSteps):
                 draft = Draft(new, None)
                 locked = await reserve.lock(connection, [draft], self.macs)
                 (no,) = await reserve.reserve(connection, [draft], locked, self.macs)
-                _require(no is None, no)
+                _roll_back_if(no is not None, no)
                 self.macs.seal(new)
                 changed = approver, self._due_s, new.mac, new.mac_key
                 row = await connection.fetchrow(SQL["approve_order"], id_, *changed, order.mac, new.set_off)
-                _require(row is not None)
+                _roll_back_if(row is None)
                 return order_from(row)
         except _NotApproved as not_approved:
             return not_approved.answer
@@ -129,7 +129,7 @@ class Approvals(NextSteps):
             order = await self._read(id_)
             if order is None or order.state is not State.CREATED:
                 return None
-            problem = {"type": f"{_URN}order-rejected", "title": "The order is rejected", "status": 422}
+            problem = {"type": f"{_URN}order-rejected", "title": "Order is rejected", "status": 422}
             problem |= {"detail": reason, "rejected_by": checker}
             return await _close_one(self._pool, self.macs, order, State.REJECTED, problem)
 
@@ -156,7 +156,7 @@ class Approvals(NextSteps):
         rows = await self._pool.fetch(SQL["orders_not_approved"], late, EXPIRED_AT_ONCE)
         found = [order for order in map(order_from, rows) if self._is_verified(order)]
         detail = f"the order was not approved within {APPROVE_WITHIN.days} days"
-        problem = {"type": f"{_URN}order-expired", "title": "The order has expired", "status": 422, "detail": detail}
+        problem = {"type": f"{_URN}order-expired", "title": "Order has expired", "status": 422, "detail": detail}
         closed = await _close(self._pool, self.macs, found, State.EXPIRED, problem)
         left = [order for order in found if order.id not in closed]
         return len(closed), max(((late - order.created_at).total_seconds() for order in left), default=0.0)
@@ -173,9 +173,9 @@ def _words(order: Order) -> str:
     return order.kind.replace("_", " ")
 
 
-def _require(is_right: bool, otherwise: Answer | None = None) -> None:
-    if not is_right:
-        raise _NotApproved(otherwise)
+def _roll_back_if(is_wrong: bool, answer: Answer | None = None) -> None:
+    if is_wrong:
+        raise _NotApproved(answer)
 
 
 async def _close_one(

@@ -150,6 +150,8 @@ async def test_an_account_that_does_not_verify_hides_no_other(
         answer = await client.get(f"/v1/accounts?owner={owner}&limit=4")
         assert [account["id"][-1] for account in answer.json["accounts"]] == ["a", "b", "d"]
         assert answer.json["unverified"] == [f"{owner}:c"]
+        page = await client.get(f"/v1/accounts?owner={owner}&limit=4", headers={"Accept": "text/csv"})
+        assert page.headers["X-Unverified"] == "1"
     finally:
         back = "UPDATE ledger.accounts SET metadata = $2::json, key_version = $3, created_at = $4::text::timestamptz WHERE id = $1"
         await connection.execute(back, f"{owner}:c", *was)

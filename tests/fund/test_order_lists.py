@@ -158,7 +158,7 @@ async def test_every_combination_of_filters_lists_each_matching_order_once(
     connection: Any, rows: list[Row], looked_max: int, channels_max: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(order_lists, "LOOKED_MAX", looked_max)
-    monkeypatch.setattr(order_lists, "CHANNELS_MAX", channels_max)
+    monkeypatch.setattr(order_lists, "CHANNELS_SEARCHED_MAX", channels_max)
     by_id = {row.id: row for row in rows}
     for wanted in filters():
         listed = await walk(connection, wanted, 3)

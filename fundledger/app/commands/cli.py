@@ -203,12 +203,11 @@ def _persons_rotate(options: argparse.Namespace) -> int:
 
 
 def _add_persons(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    help_ = "add, list and disable persons"
+    help_ = "add, list, rotate and disable persons"
     persons = commands.add_parser(
         "persons",
         help=help_,
-        description="Manage persons, who request and approve orders with a token of their own. Running services apply "
-        "a change within two seconds.",
+        description="Manage persons and their tokens. Running services use the new data within two seconds.",
     )
     subcommands = persons.add_subparsers(required=True, metavar="COMMAND")
     adding = subcommands.add_parser("add", help="add a person and print its token, which is not stored")

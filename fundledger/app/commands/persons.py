@@ -37,7 +37,7 @@ async def run_add(settings: Settings, name: str, roles: Sequence[Role]) -> int:
     async with _opened(settings) as fund:
         added = await add_person(*fund, name, roles, getuser(), datetime.now(UTC), token)
     if not added:
-        print(f"refused: a person {name} exists, or there are {PERSONS_MAX} persons")
+        print(f"refused: the name {name} is taken, or {PERSONS_MAX} persons exist")
         return REFUSED
     print(token)
     return 0

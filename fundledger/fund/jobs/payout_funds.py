@@ -32,18 +32,18 @@ class PayoutFunds:
         ones now)`. `orders`: withdrawals, oldest first. Raises what asyncpg raises.
         """
         found: list[Order] = []
-        barred: set[str] = set()
+        unfunded: set[str] = set()
         for currency in dict.fromkeys(order.currency for order in orders):
             own = [order for order in orders if order.currency == currency]
             left = await self._left(name, currency)
             for order in own:
                 if left is not None and order.amount > left:
-                    barred.add(currency)
+                    unfunded.add(currency)
                     break
                 left = None if left is None else left - order.amount
                 found.append(order)
-            self._report(name, currency, is_short=currency in barred)
-        return found, barred
+            self._report(name, currency, is_short=currency in unfunded)
+        return found, unfunded
 
     async def _left(self, name: str, currency: str) -> int | None:
         """Return the amount that may be paid out, None for any amount. It is 0 if the channel may not pay out, or if

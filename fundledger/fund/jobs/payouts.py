@@ -105,21 +105,21 @@ class ChannelPayouts:
                 if there or not rows:
                     return there
 
-        barred: set[str] = set()
+        unfunded: set[str] = set()
 
         async def new() -> list[asyncpg.Record]:
             while True:
-                rows = await self._pool.fetch(SQL["payouts_next"], self._name, self._pace.chunk, sorted(barred))
+                rows = await self._pool.fetch(SQL["payouts_next"], self._name, self._pace.chunk, sorted(unfunded))
                 found = await asyncio.gather(*(self.sender.matching_order(order_from(row)) for row in rows))
                 orders = [order for order in found if order is not None]
-                before = len(barred)
+                before = len(unfunded)
                 if self._funds is not None and orders:
                     orders, more = await self._funds.payable(self._name, orders)
-                    barred.update(more)
+                    unfunded.update(more)
                 if orders:
                     return await self._claim(orders)
                 # Orders in other currencies may come after orders that the channel cannot pay out now.
-                if len(barred) == before:
+                if len(unfunded) == before:
                     return []
 
         polled = await self._in_chunks(due, self.sender.poll)

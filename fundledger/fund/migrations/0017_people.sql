@@ -14,8 +14,8 @@ CREATE TABLE fund.persons (
     mac bytea NOT NULL
 );
 COMMENT ON COLUMN fund.persons.token_digest IS 'the SHA-256 of the bearer token; the token itself is printed once and never stored';
-COMMENT ON COLUMN fund.persons.disabled_at IS 'the token authenticates nobody from this time on';
--- Two persons whose names differ only in case could not be told apart in a history.
+COMMENT ON COLUMN fund.persons.disabled_at IS 'from this time on, the token authenticates no request';
+-- In a history, two persons whose names differ only in case would be indistinguishable.
 CREATE UNIQUE INDEX persons_name_once ON fund.persons (lower(name));
 CREATE TRIGGER persons_no_delete BEFORE DELETE ON fund.persons FOR EACH ROW EXECUTE FUNCTION fund.refuse_change();
 CREATE TRIGGER persons_no_truncate BEFORE TRUNCATE ON fund.persons FOR EACH STATEMENT EXECUTE FUNCTION fund.refuse_change();

@@ -12,7 +12,7 @@ from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.model.requests import ChannelName, Currency, Part, Payment, Reason, Request
 
 CHANNELS_MAX: Final = 1000
-"""The maximum number of channels, because each worker keeps all channels in memory."""
+"""The maximum number of channels that requests can register, because each worker keeps all channels in memory."""
 NAMED_MAX: Final = 20
 """The maximum number of channels that a refusal names."""
 SETTINGS: Final = "the settings"

@@ -33,8 +33,8 @@ class Order(msgspec.Struct):
     net: Annotated[
         int,
         about(
-            "what the order's voucher moves on the merchant's accounts: the change of available + pending - "
-            "receivable; negative if the merchant has less; the same in each state"
+            "the change of the merchant's position, available + pending - receivable, by the order's voucher: positive "
+            "if the position increases; the same in each state"
         ),
     ]
     currency: CurrencyCode
@@ -46,7 +46,7 @@ class Order(msgspec.Struct):
     settle: Annotated[str, about(enum=["now", "later"])] | UnsetType = UNSET
     direction: Annotated[str, about(enum=["credit", "debit", "more", "less"])] | UnsetType = UNSET
     reason: str | UnsetType = UNSET
-    approved_by: Annotated[str, about("a module, or module/person")] | UnsetType = UNSET
+    approved_by: Annotated[str, about("the identity of the approver, or IDENTITY/NOTE")] | UnsetType = UNSET
     ending: Ending | UnsetType = UNSET
     from_pending: (
         Annotated[Amount, about("of a refund or chargeback: the part taken from the pending balance")] | UnsetType
@@ -71,15 +71,16 @@ class Order(msgspec.Struct):
     ) = UNSET
     of_order: Annotated[Uuid, about("the order that this order refers to")] | UnsetType = UNSET
     reversed_by: Annotated[Uuid, about("the order that reversed this order")] | UnsetType = UNSET
-    problem: Annotated[msgspec.Raw, encoded("Problem", "the account service's reason for the refusal")] | UnsetType = (
-        UNSET
-    )
+    problem: (
+        Annotated[msgspec.Raw, encoded("Problem", "why the order is refused, stuck, rejected or expired")] | UnsetType
+    ) = UNSET
     fee_version: (
-        Annotated[int, about("version of the fee rule that the order was charged by; absent if no rule applied")]
+        Annotated[int, about("version of the fee rule by which the fee was charged; absent if no rule applied")]
         | UnsetType
     ) = UNSET
     fee_waived: (
-        Annotated[Amount, about("of a refund: the fee of the pending part, which will not be charged")] | UnsetType
+        Annotated[Amount, about("of a refund or chargeback: the fee of the pending part, which will not be charged")]
+        | UnsetType
     ) = UNSET
 
 

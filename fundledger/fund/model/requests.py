@@ -31,7 +31,9 @@ ChannelName = Annotated[
 ChannelRef = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[^\x00]*\Z")]
 Currency = Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{3}\Z", description="ISO 4217")]
 Reason = Annotated[str, msgspec.Meta(min_length=1, max_length=1000, pattern=r"^[^\x00]*\Z")]
-Person = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.@-]{1,64}\Z", description="a person of the module")]
+Person = Annotated[
+    str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.@-]{1,64}\Z", description="a note of the caller; it decides nothing")
+]
 Ticket = Annotated[
     str,
     msgspec.Meta(max_length=1024, pattern=r"^[^\x00]*\Z", description="accepted and ignored in this version"),
@@ -117,7 +119,9 @@ class Recovery(Request, kw_only=True):
 
 
 class WriteOff(Request, kw_only=True):
-    """A write-off of a merchant's debt, as a loss of the platform."""
+    """A write-off of a merchant's debt, as a loss of the platform. It is posted after another identity has approved
+    it.
+    """
 
     kind: ClassVar[Kind] = Kind.WRITE_OFF
     merchant: MerchantId
@@ -126,9 +130,7 @@ class WriteOff(Request, kw_only=True):
 
 
 class Adjustment(Request, kw_only=True):
-    """A correction of a merchant's balance, against suspense. It is posted after a different module has approved it, or
-    a different `person` of the same module (both persons must be named).
-    """
+    """A correction of a merchant's balance, against suspense. It is posted after another identity has approved it."""
 
     kind: ClassVar[Kind] = Kind.ADJUSTMENT
     merchant: MerchantId
@@ -148,7 +150,9 @@ class ChannelCost(Request, kw_only=True):
 
 
 class BankDifference(Request, kw_only=True):
-    """A bank overage (`more`) or shortage (`less`) against the ledger, posted to suspense until it is explained."""
+    """A bank overage (`more`) or shortage (`less`) against the ledger, in suspense until it is explained. It is posted
+    after another identity has approved it.
+    """
 
     kind: ClassVar[Kind] = Kind.BANK_DIFFERENCE
     channel: ChannelName
@@ -161,7 +165,8 @@ class BankDifference(Request, kw_only=True):
 class Reversal(Request, kw_only=True):
     """The reversal of the voucher of a payment, a channel cost, an adjustment or a bank difference.
 
-    An order can be reversed once. Omit `merchant` if the order belongs to the platform.
+    An order can be reversed once, after another identity has approved the reversal. Omit `merchant` if the order
+    belongs to the platform.
     """
 
     kind: ClassVar[Kind] = Kind.REVERSAL

@@ -11,7 +11,7 @@ from fundledger.fund.model.order import FACTS, Kind, Order, State
 
 _EVERY: Final = tuple(Kind)
 DUAL_CONTROL: Final = (Kind.ADJUSTMENT, Kind.WRITE_OFF, Kind.BANK_DIFFERENCE, Kind.REVERSAL)
-"""The kinds of orders that need two people: the requester, and an approver with a different identity."""
+"""The kinds of orders that need two identities: that of the requester, and that of the approver."""
 FIRST: Final = {kind: State.CREATED if kind in DUAL_CONTROL else State.POSTING for kind in Kind}
 """The state in which an order is inserted, by its kind."""
 TRANSITIONS: Final[frozenset[tuple[str, str, str]]] = frozenset(

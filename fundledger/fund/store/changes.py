@@ -53,7 +53,7 @@ class Changes:
             return change
         row = await self._pool.fetchrow(SQL["waiting_change"], kind, subject)
         if row is None:
-            return Refusal(Code.CHANGE_WAITING, f"a change of {kind} {subject} was decided just now; retry")
+            return Refusal(Code.CHANGE_WAITING, f"a change of {kind} {subject} ended just now; send this request again")
         there = self._verified(row)
         if (there.body, there.maker) == (text, maker):
             return there

@@ -15,7 +15,7 @@ import msgspec
 
 from fundledger.fund.model import accounts
 from fundledger.fund.model.change import Change
-from fundledger.fund.model.channel import CHANNELS_MAX, SETTINGS, UPGRADE, Channel, ChannelPatch, NewChannel
+from fundledger.fund.model.channel import SETTINGS, UPGRADE, Channel, ChannelPatch, NewChannel
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.store.mac_layouts import CHANNEL, channel_fields
 from fundledger.fund.store.macs import OrderMacs, Tampered
@@ -48,6 +48,10 @@ class Channels:
     def known(self, name: str, currency: str) -> Channel | None:
         """Return a channel from the cache. Never waits."""
         return self._known.get((name, currency))
+
+    def __len__(self) -> int:
+        """Return the number of channels in the cache."""
+        return len(self._known)
 
     @property
     def names(self) -> set[str]:
@@ -121,7 +125,7 @@ def automatic(names: Collection[str]) -> dict[str, bool]:
 
 async def read_channels(connection: Any, macs: OrderMacs) -> tuple[list[Channel], set[Key]]:
     """Return `(channels that match their MACs, names and currencies of the others)`. Reports the others."""
-    rows = await connection.fetch(SQL["read_channels"], CHANNELS_MAX)
+    rows = await connection.fetch(SQL["read_channels"])
     found, bad = [], set[Key]()
     for row in rows:
         key = row["name"], row["currency"]

@@ -24,7 +24,7 @@ older by so much: `created_at` is the time of the worker, shortly before the ins
 SEQ_MAX: Final = (1 << 63) - 1
 LOOKED_MAX: Final = 5000
 """The maximum number of orders that are looked at for a page."""
-CHANNELS_MAX: Final = 100
+CHANNELS_SEARCHED_MAX: Final = 100
 """The maximum number of channels in which a reference is searched by index, if the filter names no channel."""
 _MANY: Final = frozenset({State.POSTED, State.POSTING})
 _PASSING: Final = frozenset({State.CREATED, State.SENT, State.UNKNOWN, State.STUCK})
@@ -124,8 +124,10 @@ async def _few(pool: AnyConnection, wanted: OrderFilter) -> Sequence[Any] | None
         # An order with a reference has a channel.
         channels = [wanted.channel]
         if wanted.channel is None:
-            channels = [row["channel"] for row in await pool.fetch(SQL["channels_with_refs"], CHANNELS_MAX + 1)]
-            if len(channels) > CHANNELS_MAX:
+            channels = [
+                row["channel"] for row in await pool.fetch(SQL["channels_with_refs"], CHANNELS_SEARCHED_MAX + 1)
+            ]
+            if len(channels) > CHANNELS_SEARCHED_MAX:
                 return None
         of = wanted.merchant, wanted.kind, wanted.state, channels, wanted.channel_ref, wanted.amount
         return await pool.fetch(SQL["find_orders_by_ref"], wanted.from_, wanted.to, LOOKED_MAX, *of)

@@ -354,3 +354,5 @@ async def test_a_bill_shows_an_order_that_does_not_match_its_mac_without_its_ter
         assert len(bill["unverified"]) == 1
         listed = (await fund.get(f"/v1/orders?merchant={shop}")).json
         assert (listed["orders"], [one["id"] for one in listed["unverified"]]) == ([], [bill["unverified"][0]["id"]])
+        for path in (f"/v1/orders?merchant={shop}", f"/v1/merchants/{shop}/bill"):
+            assert (await fund.get(path, headers=CSV)).headers["X-Unverified"] == "1"

@@ -84,7 +84,7 @@ class BalanceAt(Exact):
 Column = Annotated[int, about("in minor units", minimum=0)]
 
 
-class TrialBalance(Exact):
+class TrialBalanceRow(Exact):
     account: Id
     owner: Id
     type: AccountType
@@ -103,9 +103,9 @@ class Total(Exact):
     credit_text: Text = UNSET
 
 
-class Balances(msgspec.Struct):
+class TrialBalance(msgspec.Struct):
     at: Annotated[Instant, about("the time of all balances; the same on each page")]
-    accounts: Annotated[list[TrialBalance], about("ordered by id; without accounts that were opened later")]
+    accounts: Annotated[list[TrialBalanceRow], about("ordered by id; without accounts that were opened later")]
     totals: Annotated[list[Total], about("on the last page: the sums over all pages, by currency; otherwise empty")]
     unverified: Annotated[
         list[Id], about("accounts of this page whose records fail their MAC check; they are in no total")

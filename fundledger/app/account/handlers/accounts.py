@@ -126,7 +126,7 @@ async def list_accounts(service: Service, call: Call) -> Reply:
     views, unverified, cursor = await service.reading_durable(read)
     shown = [render.account(view) for view in views if status in (None, answers.STATUS_NAMES[view.status])]
     if wants_csv(call):
-        return csv_page(LIST_COLUMNS, map(_row, shown), cursor)
+        return csv_page(LIST_COLUMNS, map(_row, shown), cursor, unverified)
     return Reply(200, encode(answers.Accounts(shown, unverified, cursor)))
 
 

@@ -38,10 +38,10 @@ async def get_balances(service: Service, call: Call) -> Reply:
     if wants_csv(call):
         lines = [("account", r.account.id, r.account.owner, *_of(r.account), r.debit, r.credit) for r in page.rows]
         totals = [("total", None, None, None, currency, sums.debit, sums.credit) for currency, sums in found]
-        return csv_page(COLUMNS, [*lines, *totals], page.cursor)
-    answer = answers.Balances(
+        return csv_page(COLUMNS, [*lines, *totals], page.cursor, page.unverified)
+    answer = answers.TrialBalance(
         time_text(page.at),
-        [answers.TrialBalance(r.account.id, r.account.owner, *_of(r.account), r.debit, r.credit) for r in page.rows],
+        [answers.TrialBalanceRow(r.account.id, r.account.owner, *_of(r.account), r.debit, r.credit) for r in page.rows],
         [answers.Total(currency, sums.debit, sums.credit) for currency, sums in found],
         page.unverified,
         page.cursor,

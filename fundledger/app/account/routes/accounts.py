@@ -8,6 +8,7 @@ from fundledger.app.account.openapi.examples import MERCHANT
 from fundledger.app.account.requests.bodies import AccountBody, FreezeBody, PolicyBody, ReasonBody
 from fundledger.app.account.routes.refusals import STATUS, TAMPERED, refused
 from fundledger.app.account.service import Service
+from fundledger.app.http.bodies.spreadsheet import HEADERS
 from fundledger.app.http.openapi.types import CURRENCY_UNKNOWN, Answer, count, no_such, path, query, shown
 from fundledger.app.http.routing import Route
 from fundledger.app.http.wire.reply import JSON
@@ -54,7 +55,7 @@ ROUTES: Final[list[Route[Service]]] = [
         "List accounts",
         "Returns a page, ordered by id. It may have fewer accounts than `limit`, or none, while `next_cursor` is not "
         "null. With `Accept: text/csv` the page is CSV, with the header `X-Next-Cursor` unless it is the last one.",
-        {200: Answer("A page.", {JSON: answers.Accounts, "text/csv": str}, {"X-Next-Cursor": False})},
+        {200: Answer("A page.", {JSON: answers.Accounts, "text/csv": str}, HEADERS)},
         (
             query("owner", Id, "only accounts of this owner"),
             query("type", answers.AccountType, "only accounts of this type"),
@@ -91,7 +92,7 @@ ROUTES: Final[list[Route[Service]]] = [
         "last one. Text that a spreadsheet would evaluate is prefixed with an apostrophe. A cursor is valid only for "
         "the same account, `from`, `to` and `level`.",
         {
-            200: Answer("A page.", {JSON: answers.Statement, "text/csv": str}, {"X-Next-Cursor": False}),
+            200: Answer("A page.", {JSON: answers.Statement, "text/csv": str}, HEADERS),
             404: no_such("account"),
         },
         (

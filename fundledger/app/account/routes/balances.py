@@ -5,6 +5,7 @@ from typing import Final
 from fundledger.app.account.answers import structs as answers
 from fundledger.app.account.handlers import balances
 from fundledger.app.account.service import Service
+from fundledger.app.http.bodies.spreadsheet import HEADERS
 from fundledger.app.http.openapi.types import Answer, count, query
 from fundledger.app.http.routing import Route
 from fundledger.app.http.wire.reply import JSON
@@ -24,7 +25,7 @@ ROUTES: Final[list[Route[Service]]] = [
         "pages have the time of the first page. The last page has the totals of each currency: debits equal credits. A "
         "buffered credit counts from the time at which it was posted to its account. With `Accept: text/csv` the page "
         "is CSV, with the header `X-Next-Cursor` unless it is the last one.",
-        {200: Answer("A page.", {JSON: answers.Balances, "text/csv": str}, {"X-Next-Cursor": False})},
+        {200: Answer("A page.", {JSON: answers.TrialBalance, "text/csv": str}, HEADERS)},
         (
             query("at", Instant, "the time; default, and for a later time: now. The same for each page"),
             query("cursor", str, "`next_cursor` of the previous page"),

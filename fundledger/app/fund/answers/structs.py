@@ -197,7 +197,7 @@ class BankStatement(Exact):
     statement_no: str
     currency: CurrencyCode
     at: Annotated[Instant, about("time of the import")]
-    module: Annotated[str, about("the module that imported it")]
+    module: Annotated[str, about("the identity that imported it")]
     lines: Annotated[int, about("number of lines", minimum=1)]
     counts: Annotated[dict[Outcome, int], about("number of lines by outcome")]
     total: Annotated[int, about("sum of the lines")]

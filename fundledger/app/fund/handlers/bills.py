@@ -64,7 +64,8 @@ async def get_bill(service: FundService, call: Call) -> Reply:
         raise Unavailable(f"the account service does not answer: {fault}") from None
     lines = [_line(line) for line in page.lines]
     if wants_csv(call):
-        return csv_page(COLUMNS, _rows(page, lines, merchant.currency, is_first=cursor is None), page.cursor)
+        rows = _rows(page, lines, merchant.currency, is_first=cursor is None)
+        return csv_page(COLUMNS, rows, page.cursor, page.unverified)
     bill = answers.Bill(
         *(id_, merchant.currency, time_text(begins), time_text(ends), _shown(page.opening), _shown(page.closing)),
         *(lines, page.cursor, unverified_items("order", page.unverified)),

@@ -15,7 +15,7 @@ from fundledger.app.http.query import number
 from fundledger.app.http.routing import Call
 from fundledger.app.http.wire.reply import Reply, encode
 from fundledger.fund.model.change import Change, ChangeKind, ChangeState
-from fundledger.fund.model.channel import ChannelPatch, NewChannel
+from fundledger.fund.model.channel import CHANNELS_MAX, ChannelPatch, NewChannel
 from fundledger.fund.model.refusal import Refusal
 from fundledger.fund.store.channels import exists, read_channels
 
@@ -52,6 +52,8 @@ async def post_channel(service: FundService, call: Call) -> Reply:
     known_currency(new.currency)
     if service.channels.known(new.name, new.currency) is not None:
         return refused(exists(new.name, new.currency))
+    if len(service.channels) >= CHANNELS_MAX:
+        raise malformed(f"at most {CHANNELS_MAX} channels can be registered", field="name")
     return await _requested(service, call, f"{new.name} {new.currency}", new)
 
 

@@ -68,7 +68,7 @@ async def list_orders(service: FundService, call: Call) -> Reply:
     shown = [order for order in orders if order.id not in bad]
     cursor = cursor_of(following)
     if wants_csv(call):
-        return csv_page(ORDER_COLUMNS, (_cells(published(order)) for order in shown), cursor)
+        return csv_page(ORDER_COLUMNS, (_cells(published(order)) for order in shown), cursor, bad)
     return Reply(200, render.page(shown, cursor, unverified_items("order", bad)))
 
 

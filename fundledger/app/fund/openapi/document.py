@@ -34,9 +34,9 @@ _DESCRIPTION: Final = textwrap.dedent("""
 _TAGS: Final = {
     "Merchants": "Merchants and their fee rules.",
     "Orders": "Orders of all kinds, identified by the merchant's own number.",
-    "Approvals": "Decisions of a second person on orders that need one.",
+    "Approvals": "Decisions of a second identity on orders that need one.",
     "Channels": "Registered channels, through which money comes in and leaves.",
-    "Changes": "Changes that need a second person.",
+    "Changes": "Changes that need a second identity.",
     "Events": "State changes of orders, as a feed.",
     "Webhooks": "Endpoints that receive a merchant's events.",
     SERVICE_TAG: "Health, metrics, limits and documentation.",

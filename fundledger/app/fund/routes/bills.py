@@ -8,6 +8,7 @@ from fundledger.app.fund.handlers import bills
 from fundledger.app.fund.handlers.merchants import named
 from fundledger.app.fund.routes.kinds import MERCHANT
 from fundledger.app.fund.service import FundService
+from fundledger.app.http.bodies.spreadsheet import HEADERS
 from fundledger.app.http.openapi.types import Answer, count, no_such, path, query
 from fundledger.app.http.routing import Route
 from fundledger.app.http.wire.reply import JSON
@@ -30,7 +31,7 @@ ROUTES: Final[list[Route[FundService]]] = [
         "A page may be short while `next_cursor` is not null. With `Accept: text/csv` the page is CSV, with the header "
         "`X-Next-Cursor` unless it is the last one. Returns `unavailable` if the account service does not answer.",
         {
-            200: Answer("A page.", {JSON: answers.Bill, "text/csv": str}, {"X-Next-Cursor": False}),
+            200: Answer("A page.", {JSON: answers.Bill, "text/csv": str}, HEADERS),
             404: no_such("merchant"),
         },
         (

@@ -11,7 +11,7 @@ from fundledger.app.fund.service import FundService
 from fundledger.app.http.openapi.types import CURRENCY_UNKNOWN, Answer, no_such, path, query, shown
 from fundledger.app.http.routing import Route
 from fundledger.fund.model.change import ChangeState
-from fundledger.fund.model.channel import CHANNELS_MAX, ChannelPatch, NewChannel
+from fundledger.fund.model.channel import ChannelPatch, NewChannel
 from fundledger.fund.model.person import Role
 from fundledger.fund.model.refusal import Code
 from fundledger.fund.model.requests import ChannelName
@@ -36,7 +36,7 @@ ROUTES: Final[list[Route[FundService]]] = [
         "list_channels",
         _CHANNELS,
         "List channels",
-        f"Returns all registered channels, at most {CHANNELS_MAX:,}.",
+        "Returns all registered channels.",
         {200: shown(registry.Channels, "The channels.")},
     ),
     Route(

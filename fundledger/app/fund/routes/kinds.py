@@ -74,7 +74,7 @@ KINDS: Final[dict[Kind, KindApi]] = {
     Kind.WRITE_OFF: KindApi(
         "write-offs",
         ApiClass.ADMIN,
-        "Write off a merchant's debt",
+        "Request a write-off of a merchant's debt",
         {**_NAMED, "amount": 500, "reason": "closed its shop"},
         (Code.DEBT_EXCEEDED,),
     ),
@@ -93,7 +93,7 @@ KINDS: Final[dict[Kind, KindApi]] = {
     Kind.BANK_DIFFERENCE: KindApi(
         "bank-differences",
         ApiClass.ADMIN,
-        "Post a bank difference to suspense",
+        "Request a bank difference",
         {
             "order_no": "2026-0001",
             "channel": "simulator",
@@ -106,7 +106,7 @@ KINDS: Final[dict[Kind, KindApi]] = {
     Kind.REVERSAL: KindApi(
         "reversals",
         ApiClass.REFUND,
-        "Reverse an order",
+        "Request the reversal of an order",
         {**_NAMED, "of_kind": "payment", "of_order_no": "2026-0002", "reason": "sent twice"},
         (
             Code.ORDER_NOT_FOUND,

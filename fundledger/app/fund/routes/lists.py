@@ -9,6 +9,7 @@ from fundledger.app.fund.answers import structs as answers
 from fundledger.app.fund.handlers import lists
 from fundledger.app.fund.requests.order_query import CURSOR
 from fundledger.app.fund.service import FundService
+from fundledger.app.http.bodies.spreadsheet import HEADERS
 from fundledger.app.http.openapi.types import Answer, Parameter, count, query
 from fundledger.app.http.routing import Route
 from fundledger.app.http.wire.reply import JSON
@@ -23,7 +24,7 @@ _CSV: Final = "With `Accept: text/csv` the page is CSV, with the header `X-Next-
 
 def listed(type_: type[msgspec.Struct], description: str = "A page.") -> dict[int, Answer]:
     """Return the answer of a list, by status: JSON or CSV."""
-    return {200: Answer(description, {JSON: type_, "text/csv": str}, {"X-Next-Cursor": False})}
+    return {200: Answer(description, {JSON: type_, "text/csv": str}, HEADERS)}
 
 
 def _cursor(pattern: str) -> Parameter:

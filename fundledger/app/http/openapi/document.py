@@ -70,6 +70,11 @@ _HEADERS: dict[str, Schema] = {
         "description": "Cursor of the next CSV page: send it as `cursor`. Absent on the last page.",
         "schema": {"type": "string"},
     },
+    "X-Unverified": {
+        "description": "The number of records that do not match their MAC. A CSV page has no row for them; the page in "
+        "JSON has their ids. Absent if there is none.",
+        "schema": {"type": "integer"},
+    },
 }
 
 
