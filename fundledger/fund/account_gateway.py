@@ -255,7 +255,8 @@ class AccountGateway:
         GatewayFault, Unverified.
         """
         bank, transit = accounts.bank(channel, currency), accounts.payout_transit(channel, currency)
-        found = await self.balances([bank, transit])
+        # A payout that ends between these two reads is in both, and never in neither.
+        found = await self.balances([transit]) | await self.balances([bank])
         posted = {id_: account.balance.posted for id_, account in found.items()}
         return posted.get(bank, 0) - posted.get(transit, 0)
 

@@ -6,7 +6,7 @@ transaction. If the reservation is refused, the order still waits. An order that
 
 import asyncio
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -103,6 +103,9 @@ class Approvals(NextSteps):
                 # The reservation is the same as for an order that is inserted as `posting`.
                 draft = Draft(new, None)
                 locked = await reserve.lock(connection, [draft], self.macs)
+                # A concurrent approval of the order may have held these locks.
+                again = await orders.read_order(connection, id_)
+                _roll_back_if(again is None or again.mac != order.mac)
                 (no,) = await reserve.reserve(connection, [draft], locked, self.macs)
                 _roll_back_if(no is not None, no)
                 self.macs.seal(new)
@@ -153,12 +156,21 @@ class Approvals(NextSteps):
         is. Raises what asyncpg raises.
         """
         late = self._now() - APPROVE_WITHIN
-        rows = await self._pool.fetch(SQL["orders_not_approved"], late, EXPIRED_AT_ONCE)
-        found = [order for order in map(order_from, rows) if self._is_verified(order)]
+        waiting: list[Order] = []
+        found: list[Order] = []
+        after = datetime.fromtimestamp(0, UTC), UUID(int=0)
+        while not found:
+            # Orders that do not match their MACs must not hide later ones.
+            rows = await self._pool.fetch(SQL["orders_not_approved"], late, EXPIRED_AT_ONCE, *after)
+            waiting += map(order_from, rows)
+            found = [order for order in waiting if self._is_verified(order)]
+            if len(rows) < EXPIRED_AT_ONCE:
+                break
+            after = rows[-1]["created_at"], rows[-1]["id"]
         detail = f"the order was not approved within {APPROVE_WITHIN.days} days"
         problem = {"type": f"{_URN}order-expired", "title": "Order has expired", "status": 422, "detail": detail}
         closed = await _close(self._pool, self.macs, found, State.EXPIRED, problem)
-        left = [order for order in found if order.id not in closed]
+        left = [order for order in waiting if order.id not in closed]
         return len(closed), max(((late - order.created_at).total_seconds() for order in left), default=0.0)
 
     def _is_verified(self, order: Order) -> bool:

@@ -92,6 +92,16 @@ BITES: dict[str, str] = {
     "persons_roles ": PERSON.format("bob", "{}", "sha256('b')"),
     "persons_token_once": PERSON.format("bob", "{maker}", "sha256('ann')"),
     "persons_token_digest": PERSON.format("bob", "{maker}", "'short'"),
+    "persons_forward": "UPDATE fund.persons SET name = 'eve'",
+    "persons_forward ": "UPDATE fund.persons SET roles = '{checker}'",
+    "persons_forward  ": "UPDATE fund.persons SET created_by = 'y'",
+    "persons_forward   ": "UPDATE fund.persons SET created_at = now() - interval '1 day'",
+    "persons_forward    ": "UPDATE fund.persons SET token_digest = sha256('eve')",
+    "persons_forward     ": "UPDATE fund.persons SET token_digest = sha256('eve'), rotated_at = created_at - interval '1 day'",
+    "persons_forward      ": """UPDATE fund.persons SET token_digest = sha256('eve'), rotated_at = created_at + interval '2 days';
+                               UPDATE fund.persons SET token_digest = sha256('ann'), rotated_at = created_at + interval '1 day'""",
+    "persons_forward       ": """UPDATE fund.persons SET disabled_at = now();
+                                UPDATE fund.persons SET disabled_at = NULL""",
     "integrity_findings_once": "INSERT INTO fund.integrity_findings VALUES (2, 'k', 'key', '{}', now(), 1, 'x')",
     "orders_layout": ORDER.format("layout = 3"),
     "orders_mac_of_layout": ORDER.format("mac = NULL, mac_key = NULL"),

@@ -5,14 +5,20 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
+import msgspec
 import pytest
 
 from fundledger.fund.account_gateway import GatewayFault
 from fundledger.fund.jobs.payout_funds import PayoutFunds
+from fundledger.fund.model.change import Change, ChangeKind, ChangeState
 from fundledger.fund.model.channel import Channel
-from fundledger.fund.model.order import Kind, Order
+from fundledger.fund.model.order import Kind, Order, State
+from fundledger.fund.store.channels import Channels
+from fundledger.fund.store.macs import open_macs
 from tests.fund.bank import Pool, here
-from tests.support.fund_world import AT, an_order
+from tests.support.fund_ids import KEYS
+from tests.support.fund_world import AT, an_order, write
 
 
 class Registered:
@@ -29,6 +35,9 @@ class Registered:
 
     async def get(self, name: str, currency: str) -> Channel | None:
         return None if name == "unknown" else self.known(name, currency)
+
+    async def look(self) -> None:
+        """Read nothing: the channel does not change."""
 
 
 class Banks:
@@ -83,9 +92,30 @@ async def test_nothing_is_paid_out_through_an_unknown_channel_or_without_a_balan
 
 
 async def test_a_payout_that_is_under_way_counts_until_it_has_ended(fund_pool: Pool) -> None:
-    sent = """INSERT INTO fund.payouts (order_id, channel, amount, currency, sent_at, due_at, outcome, mac_key, mac)
-              VALUES ($1, $2, 50, 'CNY', now(), CASE WHEN $3::text IS NULL THEN now() END, $3, 1, 'x')"""
-    await fund_pool.execute(sent, uuid4(), here.channel, "paid")
-    assert await payable(fund_pool, withdrawals(60), {"bank:CNY": 100}) == ([60], set())
-    await fund_pool.execute(sent, uuid4(), here.channel, None)
-    assert await payable(fund_pool, withdrawals(60), {"bank:CNY": 100}) == ([], {"CNY"})
+    def sent(state: State) -> Order:
+        return an_order(Kind.WITHDRAWAL, f"{here.channel}-{state}", 50, state, channel=here.channel)
+
+    async with fund_pool.acquire() as connection:
+        await write(connection, [sent(State.PAID)])  # type: ignore[arg-type]
+        assert await payable(fund_pool, withdrawals(60), {"bank:CNY": 100}) == ([60], set())
+        await write(connection, [sent(State.SENT)])  # type: ignore[arg-type]
+        assert await payable(fund_pool, withdrawals(60), {"bank:CNY": 100}) == ([], {"CNY"})
+
+
+async def test_a_change_of_a_channel_takes_effect_in_the_next_run(fund_database: str) -> None:
+    """The job keeps channels in memory, as a worker does. Otherwise a person and the job could send one payout each."""
+    async with asyncpg.create_pool(fund_database, min_size=1, max_size=1) as pool:
+        macs = await open_macs(pool, KEYS)
+        channels = Channels(pool, macs, {"c": False})
+        funds = PayoutFunds(pool, Banks({"bank:c": 100}), channels)  # type: ignore[arg-type]
+        assert await channels.get("c", "CNY") is not None
+        assert (await funds.payable("c", withdrawals(60)))[1] == set()
+        assert await funds.is_sent_by_service("c", "CNY")
+        for patch, left_out in (({"overdraft": 0}, set()), ({"payout": "manual"}, {"CNY"})):
+            body = msgspec.json.encode({"currency": "CNY", **patch})
+            change = Change(uuid4(), ChangeKind.CHANNEL, "c CNY", body, ChangeState.WAITING, "tests", AT)
+            async with pool.acquire() as connection, connection.transaction():
+                assert await channels.apply(connection, change) is None
+            assert (await funds.payable("c", withdrawals(60)))[1] == left_out
+            assert (await funds.payable("c", withdrawals(101)))[1] == {"CNY"}
+        assert not await funds.is_sent_by_service("c", "CNY")

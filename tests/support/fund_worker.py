@@ -42,6 +42,9 @@ class EveryChannel:
     async def get(self, name: str, currency: str) -> Channel:
         return self.known(name, currency)
 
+    async def look(self) -> None:
+        """Read nothing: each channel is registered."""
+
 
 class FundWorker:
     """A fund worker without HTTP. Several objects on one database act as separate workers.

@@ -31,6 +31,7 @@ class PayoutFunds:
         """Return `(the withdrawals that channel `name` may pay out, the currencies in which it may pay out no further
         ones now)`. `orders`: withdrawals, oldest first. Raises what asyncpg raises.
         """
+        await self._channels.look()
         found: list[Order] = []
         unfunded: set[str] = set()
         for currency in dict.fromkeys(order.currency for order in orders):
@@ -44,6 +45,12 @@ class PayoutFunds:
                 found.append(order)
             self._report(name, currency, is_short=currency in unfunded)
         return found, unfunded
+
+    async def is_sent_by_service(self, name: str, currency: str) -> bool:
+        """Return whether the service sends the payouts of channel `name`. Raises what asyncpg raises."""
+        await self._channels.look()
+        channel = self._channels.known(name, currency)
+        return channel is not None and channel.payout == "http"
 
     async def _left(self, name: str, currency: str) -> int | None:
         """Return the amount that may be paid out, None for any amount. It is 0 if the channel may not pay out, or if

@@ -14,6 +14,7 @@ from aiolimiter import AsyncLimiter
 
 from fundledger.fund.account_gateway import GatewayFault
 from fundledger.fund.channels.channel import Channel, ChannelAway, ChannelFault, Payout, Standing
+from fundledger.fund.jobs.payout_funds import PayoutFunds
 from fundledger.fund.jobs.stuck import mark_stuck, problem
 from fundledger.fund.model.answer import Answer, Taken
 from fundledger.fund.model.order import Order, State
@@ -100,13 +101,20 @@ class PayoutSender:
     """
 
     def __init__(
-        self, pool: "asyncpg.Pool[asyncpg.Record]", batcher: Ends, name: str, channel: Channel, pace: Pace
+        self,
+        pool: "asyncpg.Pool[asyncpg.Record]",
+        batcher: Ends,
+        name: str,
+        channel: Channel,
+        pace: Pace,
+        funds: PayoutFunds | None,
     ) -> None:
         self._pool = pool
         self._batcher = batcher
         self._name = name
         self._channel = channel
         self._pace = pace
+        self._funds = funds
         self._limiter: AsyncLimiter | None = None
         self.check: Callable[[], None] | None = None
         self.ended = 0
@@ -167,7 +175,7 @@ class PayoutSender:
         if reported.state is not Standing.ABSENT:
             await self._act_on_status(sending, reported)
         elif await self._pool.fetchval(SQL["payouts_again"], sending.order_id, self._pace.lease) is not None:
-            if await self._still_matches_voucher(sending):
+            if await self._may_send_again(sending):
                 return await self.send(sending)
             await self._postpone(sending)
         else:
@@ -192,9 +200,14 @@ class PayoutSender:
         await self.report_difference(order, differs)
         return None
 
-    async def _still_matches_voucher(self, sending: Sending) -> bool:
+    async def _may_send_again(self, sending: Sending) -> bool:
+        """Return whether a payout that the channel reports as absent is still that of the order and of its voucher, and
+        the service still sends the payouts of the channel.
+        """
         row = await self._pool.fetchrow(SQL["payouts_order"], sending.order_id)
         if row is None:
+            return False
+        if self._funds is not None and not await self._funds.is_sent_by_service(self._name, sending.currency):
             return False
         order = await self.matching_order(order_from(row))
         if order is None:

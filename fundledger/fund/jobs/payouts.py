@@ -86,7 +86,7 @@ class ChannelPayouts:
         self._pace = pace
         self._funds = funds
         self._answers = True
-        self.sender = PayoutSender(pool, batcher, name, channel, pace)
+        self.sender = PayoutSender(pool, batcher, name, channel, pace, funds)
 
     async def run(self, check: Callable[[], None] | None) -> int:
         """Poll the payouts that are due, then send new payouts. Stop after a chunk in which the channel answered no
@@ -110,14 +110,14 @@ class ChannelPayouts:
         async def new() -> list[asyncpg.Record]:
             while True:
                 rows = await self._pool.fetch(SQL["payouts_next"], self._name, self._pace.chunk, sorted(unfunded))
-                found = await asyncio.gather(*(self.sender.matching_order(order_from(row)) for row in rows))
-                orders = [order for order in found if order is not None]
+                orders = [order_from(row) for row in rows]
                 before = len(unfunded)
                 if self._funds is not None and orders:
                     orders, more = await self._funds.payable(self._name, orders)
                     unfunded.update(more)
-                if orders:
-                    return await self._claim(orders)
+                matching = await asyncio.gather(*map(self.sender.matching_order, orders))
+                if any(matching):
+                    return await self._claim([order for order in matching if order is not None])
                 # Orders in other currencies may come after orders that the channel cannot pay out now.
                 if len(unfunded) == before:
                     return []

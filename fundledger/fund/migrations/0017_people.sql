@@ -17,6 +17,17 @@ COMMENT ON COLUMN fund.persons.token_digest IS 'the SHA-256 of the bearer token;
 COMMENT ON COLUMN fund.persons.disabled_at IS 'from this time on, the token authenticates no request';
 -- In a history, two persons whose names differ only in case would be indistinguishable.
 CREATE UNIQUE INDEX persons_name_once ON fund.persons (lower(name));
+-- The name, the roles and the creation of a person stay, a disabled person stays disabled, and no earlier token comes back.
+CREATE FUNCTION fund.refuse_change_of_person() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF OLD.disabled_at IS NULL AND (NEW.name, NEW.roles, NEW.created_by, NEW.created_at) = (OLD.name, OLD.roles, OLD.created_by, OLD.created_at)
+        AND (NEW.token_digest = OLD.token_digest OR coalesce(NEW.rotated_at > coalesce(OLD.rotated_at, OLD.created_at), false))
+    THEN RETURN NEW; END IF;
+    RAISE EXCEPTION 'person %: this update is refused', OLD.name
+        USING ERRCODE = 'check_violation', SCHEMA = TG_TABLE_SCHEMA, TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME;
+END $$;
+CREATE TRIGGER persons_forward BEFORE UPDATE ON fund.persons FOR EACH ROW EXECUTE FUNCTION fund.refuse_change_of_person();
+ALTER TABLE fund.persons ENABLE ALWAYS TRIGGER persons_forward;
 CREATE TRIGGER persons_no_delete BEFORE DELETE ON fund.persons FOR EACH ROW EXECUTE FUNCTION fund.refuse_change();
 CREATE TRIGGER persons_no_truncate BEFORE TRUNCATE ON fund.persons FOR EACH STATEMENT EXECUTE FUNCTION fund.refuse_change();
 ALTER TABLE fund.persons ENABLE ALWAYS TRIGGER persons_no_delete;
@@ -28,7 +39,7 @@ ALTER TABLE fund.orders
                                                  'parked', 'rejected', 'expired')),
     ADD CONSTRAINT orders_refused_for_a_reason
         CHECK ((state IN ('refused', 'stuck', 'rejected', 'expired')) = (problem IS NOT NULL));
-CREATE INDEX orders_waiting ON fund.orders (created_at) WHERE state = 'created';
+CREATE INDEX orders_waiting ON fund.orders (created_at, id) WHERE state = 'created';
 
 -- A copy of the table in fund/model/transitions.py, as in migration 0015.
 CREATE OR REPLACE FUNCTION fund.may_become(kind text, before text, after text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$

@@ -4,7 +4,7 @@
 -- $2 may not approve it, or if it has changed since it was read. Locks: the order.
 WITH approved AS (
     UPDATE fund.orders o SET state = 'posting', approved_by = $2, mac = $4, mac_key = $5, set_off = $7,
-         due_at = clock_timestamp() + make_interval(secs => $3)
+         due_at = clock_timestamp() + make_interval(secs => $3), step_asked_at = clock_timestamp()
     WHERE o.id = $1 AND o.kind IN ('adjustment', 'write_off', 'bank_difference', 'reversal') AND o.state = 'created'
       AND o.mac IS NOT DISTINCT FROM $6 AND split_part(o.module, '/', 1) <> split_part($2, '/', 1)
     RETURNING o.id, o.kind, o.merchant, o.order_no, o.state, o.amount, o.fee, o.currency, o.digest, o.voucher_id, o.module,

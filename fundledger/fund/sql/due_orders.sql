@@ -1,8 +1,8 @@
 -- Take due orders for recovery: orders that are `posting`, and withdrawals whose recorded end is not posted. $1 limit,
--- $2 seconds until a new order is due again. This time grows with the age of the order, up to twelve times $2 after 11
--- minutes. Concurrent calls get different orders. Rows: the orders. Locks: these orders.
+-- $2 seconds until a new order is due again. This time grows with the age of the order since its creation, or since its
+-- current step was recorded, up to twelve times $2 after 11 minutes. Concurrent calls get different orders. Rows: the orders. Locks: these orders.
 UPDATE fund.orders o SET due_at = clock_timestamp() + make_interval(secs => $2 *
-    greatest(1, least(12, 1 + floor(extract(epoch FROM clock_timestamp() - o.created_at)::float8 / 60))))
+    greatest(1, least(12, 1 + floor(extract(epoch FROM clock_timestamp() - coalesce(o.step_asked_at, o.created_at))::float8 / 60))))
 WHERE o.id = ANY (ARRAY( -- run once: a subquery of IN may run for each row, and take other rows each time
     SELECT d.id FROM fund.orders d
     WHERE d.due_at <= clock_timestamp()

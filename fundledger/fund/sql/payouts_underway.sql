@@ -1,3 +1,13 @@
--- The sum of the payouts that are sent and not ended. $1 channel, $2 currency. Rows: one. Locks: none.
-SELECT coalesce(sum(p.amount), 0) AS amount FROM fund.payouts p
-WHERE p.outcome IS NULL AND p.channel = $1 AND p.currency = $2
+-- The sum of the withdrawals that are sent, or reported as paid, and whose end is not posted. $1 channel, $2 currency.
+-- Rows: one. Locks: none.
+SELECT coalesce(sum(u.amount), 0) AS amount FROM (
+    SELECT o.amount FROM fund.orders o
+    WHERE o.state IN ('sent', 'unknown') AND o.ending IS DISTINCT FROM 'bounced' AND o.channel = $1 AND o.currency = $2
+    UNION ALL
+    SELECT o.amount FROM fund.orders o
+    WHERE o.state = 'stuck' AND o.ending IS DISTINCT FROM 'bounced' AND (o.stuck_from IN ('sent', 'unknown') OR o.ending = 'paid')
+      AND o.channel = $1 AND o.currency = $2
+    UNION ALL
+    SELECT o.amount FROM fund.orders o
+    WHERE o.kind = 'withdrawal' AND o.state = 'posted' AND o.ending = 'paid' AND o.channel = $1 AND o.currency = $2
+) AS u

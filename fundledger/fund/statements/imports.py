@@ -127,6 +127,8 @@ async def import_statement(
             else:
                 rows = await connection.fetch(SQL["statements_lines"], request.channel, request.statement_no)
                 lines = [Matched(Outcome(row["outcome"]), row["order_id"], row["difference"]) for row in rows]
+                # The first requester remains the requester of the differences, and may not approve them.
+                module = there["module"]
                 in_transit = msgspec.json.decode(there["in_transit"], type=list[UUID])
     except _FAULTS:
         return OrderFault("the fund database does not answer", undone=False)

@@ -58,18 +58,24 @@ class Channels:
         """The names of the channels in the cache, and of those that the settings name."""
         return {name for name, _ in self._known} | set(self._automatic)
 
-    async def get(self, name: str, currency: str) -> Channel | None:
-        """Return a channel, read through the cache. Register a channel that the settings name. Raises Tampered."""
+    async def find(self, name: str, currency: str) -> Channel | None:
+        """Return a channel, read through the cache. Raises Tampered."""
         key = name, currency
         if key not in self._known and time.monotonic() - self._looked_at > MISS_EVERY_S:
             await self._look_once()
         if key in self._tampered:
             raise Tampered("channel", f"{name} {currency}")
-        if key not in self._known and name in self._automatic:
+        return self._known.get(key)
+
+    async def get(self, name: str, currency: str) -> Channel | None:
+        """Return a channel, read through the cache. Register a channel that the settings name. Raises Tampered."""
+        found = await self.find(name, currency)
+        if found is None and name in self._automatic:
             new = _new(NewChannel(name, currency, "http", self._automatic[name], None), SETTINGS)
             await _insert(self._pool, self._macs, new)
             await self.look()
-        return self._known.get(key)
+            found = self.known(name, currency)
+        return found
 
     async def _look_once(self) -> None:
         """Read all channels. Concurrent calls share one read."""
@@ -98,8 +104,8 @@ class Channels:
         if "name" in msgspec.json.decode(change.body):
             if row is not None:
                 return exists(name, currency)
-            await _insert(connection, self._macs, _new(_decode_new(change.body), change.maker))
-            return None
+            new = _new(_decode_new(change.body), change.maker)
+            return None if await _insert(connection, self._macs, new) else exists(name, currency)
         if row is None:
             return Refusal(Code.CHANNEL_NOT_FOUND, f"there is no channel {change.subject}", "name")
         patch = _decode_patch(change.body)
@@ -150,8 +156,10 @@ def _new(request: NewChannel, by: str) -> Channel:
     return Channel(request.name, request.currency, account, *terms, "open", by, datetime.now(UTC))
 
 
-async def _insert(connection: Any, macs: OrderMacs, channel: Channel) -> None:
-    await connection.execute(SQL["write_channel"], *msgspec.structs.astuple(channel), *_seal(macs, channel))
+async def _insert(connection: Any, macs: OrderMacs, channel: Channel) -> bool:
+    """Insert a channel. Return False if the channel exists."""
+    columns = *msgspec.structs.astuple(channel), *_seal(macs, channel)
+    return await connection.fetchval(SQL["write_channel"], *columns) is not None
 
 
 def _seal(macs: OrderMacs, channel: Channel) -> tuple[int, bytes]:

@@ -112,6 +112,7 @@ GUARDS: Final = frozenset(
         "persons_roles",
         "persons_token_once",
         "persons_token_digest",
+        "persons_forward",
         "persons_no_delete",
         "persons_no_truncate",
         "merchants_mac",

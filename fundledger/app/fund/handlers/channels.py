@@ -61,7 +61,7 @@ async def patch_channel(service: FundService, call: Call) -> Reply:
     """Handle `PATCH /v1/channels/{name}`: 202 with a change of a channel, which is applied after its approval."""
     name, patch = _name(call), _decode_patch(call.body)
     known_currency(patch.currency)
-    if await service.reading(lambda: service.channels.get(name, patch.currency)) is None:
+    if await service.reading(lambda: service.channels.find(name, patch.currency)) is None:
         raise not_found(f"channel {name} for {patch.currency}")
     return await _requested(service, call, f"{name} {patch.currency}", patch)
 

@@ -23,7 +23,7 @@ SECONDS: Final = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.03, 
 REQUEST_S: Final = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 LAG_S: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
-METHODS: Final = frozenset({"GET", "POST", "HEAD"})
+METHODS: Final = frozenset({"GET", "HEAD", "PATCH", "POST"})
 OTHER: Final = "other"
 MODES: Final = ("off", "normal", "shadow", "local", "fallback")
 """Modes of the limiter. If the modes of the workers differ, their sum has the mode that comes last in this tuple."""
