@@ -141,6 +141,8 @@ SQL_CHECKS: Final = (
     SqlCheck("day_sums_equal_orders", None, "day {day}, {what}", "{expected}", "{actual}"),
     SqlCheck("debts_equal_orders", None, "debt of {merchant}", "{expected}", "{actual}"),
     SqlCheck("receipts_booked_once", None, "{kind} {order_no} of {merchant}", "{channel_ref} once", "also {first}"),
+    SqlCheck("channels_equal_changes", None, "channel {subject}", "{expected}", "{actual}"),
+    SqlCheck("persons_kept", None, "{identity}", "a row in fund.persons", "none"),
     SqlCheck("withdrawal_days_equal_orders", None, "withdrawals of {merchant} on {day}", "{expected}", "{actual}"),
 )
 """SQL checks of the fund database. The report combines them in the check `fund_orders_consistent`."""
