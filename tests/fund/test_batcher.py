@@ -242,6 +242,7 @@ async def test_an_adjustment_is_posted_when_another_one_approves(worker: FundWor
     merchant = await worker.merchant()
     members = {"merchant": merchant, "order_no": "a", "amount": 70, "direction": "credit", "reason": "lost"}
     order = await worker.requested("adjustment", **members, person="ann")
+    await worker.persons("bob", "eve")
     same = await worker.batcher.approve(order.id, "tester/ann")
     assert isinstance(same, Refusal)
     assert same.code is Code.APPROVAL_NEEDS_ANOTHER
@@ -271,6 +272,7 @@ async def test_an_approval_needs_another_identity_and_the_person_in_a_body_decid
 ) -> None:
     merchant = await worker.merchant()
     members = {"merchant": merchant, "order_no": "a", "amount": 70, "direction": "credit", "reason": "lost"}
+    await worker.persons("ann")
     order = await worker.requested("adjustment", **members, person=person)
     answer = await worker.batcher.approve(order.id, approver)
     if enough:

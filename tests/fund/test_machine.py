@@ -20,9 +20,9 @@ import pytest
 
 from fundledger.fund.account_gateway import GatewayFault
 from fundledger.fund.model.answer import Answer, Taken
-from fundledger.fund.model.order import PLATFORM, Kind, State
+from fundledger.fund.model.order import PLATFORM, Kind
 from fundledger.fund.model.refusal import Refusal
-from fundledger.fund.model.requests import Fee, Request
+from fundledger.fund.model.requests import Fee
 from fundledger.fund.store.merchants import EFFECTIVE_AFTER_S
 from tests.support.fund_books import prove_fund
 from tests.support.fund_branches import COLUMNS, FROZEN, PROGRESS, WANTED, may_take, row_of
@@ -92,7 +92,7 @@ class Machine:
         await self.freeze(order)
         if kind is Kind.CHARGEBACK:
             self.worker.accounts.on_look = lambda: self.spend(order, looks)
-        answer = await self.worker.run(self.asked(request_of(kind, **members)), how)
+        answer = await self.worker.run(self.worker.asked(request_of(kind, **members), left=(Kind.ADJUSTMENT,)), how)
         self.worker.accounts.on_look = None
         code = self.model.reserve(order)
         self.steps.append(f"{kind} {members} {how} frozen={sorted(self.model.frozen)} -> {answer!r}"[:600])
@@ -110,14 +110,6 @@ class Machine:
             assert (answer.order.state, answer.replay) == (order.state, False)
         await self.thaw(order)
         return order
-
-    async def asked(self, request: Request) -> Answer:
-        """Request an order. If it needs an approval and is no adjustment, approve it."""
-        answer = await self.worker.batcher.ask(request, "tester")
-        waits = isinstance(answer, Taken) and answer.order.state is State.CREATED
-        if waits and request.kind is not Kind.ADJUSTMENT:
-            return await self.worker.batcher.approve(answer.order.id, "other")
-        return answer
 
     def may_be_lost(self, shop: Shop | None, kind: Kind) -> str:
         """Return the response of the account service to the next order.

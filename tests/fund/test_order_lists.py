@@ -29,9 +29,9 @@ STATEMENTS = {
     "find_orders_of_merchant": "orders_by_merchant",
     "find_orders_of_kind": "orders_of_kind_by_time",
     "find_orders_in_state": "orders_in_state_by_time",
-    "find_orders_by_ref": "orders_by_channel_ref",
+    "find_orders_by_ref": "orders_receipt_once",
     "find_orders_posting": "orders_due",
-    "channels_with_refs": "orders_by_channel_ref",
+    "channels_with_refs": "orders_receipt_once",
     "seqs_of_times": "orders_by_time",
 }
 
@@ -69,8 +69,8 @@ class Row(msgspec.Struct, frozen=True):
 
 INSERT = """
 INSERT INTO fund.orders (id, kind, merchant, order_no, state, amount, fee, currency, module, digest, voucher_id, created_at,
-                         layout, channel, channel_ref, due_at, problem, stuck_from)
-VALUES ($1, $2, $3, gen_random_uuid()::text, $4, $5, 0, 'CNY', 'tests', '', $1, $6::timestamptz, 1, $7, $8,
+                         layout, channel, channel_ref, receipt_void, due_at, problem, stuck_from)
+VALUES ($1, $2, $3, gen_random_uuid()::text, $4, $5, 0, 'CNY', 'tests', '', $1, $6::timestamptz, 1, $7, $8, true,
         CASE WHEN $4::text = 'posting' THEN $6::timestamptz END,
         CASE WHEN $4 IN ('stuck', 'refused') THEN '{}'::json END, CASE WHEN $4 = 'stuck' THEN 'posting' END)
 RETURNING seq

@@ -31,6 +31,7 @@ from tests.support.waiting import eventually
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 CASES = unless_long(60, 2_000)
 Connection = asyncpg.Connection
+APPROVE = "UPDATE fund.orders SET state = 'posting', approved_by = 'checker', mac = $2 WHERE id = $1"
 
 
 class World:
@@ -94,7 +95,6 @@ class World:
         return self.draft(Kind.CHARGEBACK, payment_order_no=of, amount=amount)
 
     def reverse(self, of: str, kind: str = "payment", **more: Any) -> Draft:
-        """Return the draft of a reversal, as its approval makes it."""
         draft = self.draft(Kind.REVERSAL, of_kind=kind, of_order_no=of, reason="r", **more)
         draft.order.state = State.POSTING
         return draft
@@ -115,16 +115,13 @@ class World:
         return answers
 
     async def insert(self, accepted: Sequence[Order]) -> None:
-        """Insert orders. An order that needs an approval is inserted first and approved second."""
-        approved = [order for order in accepted if FIRST[order.kind] is State.CREATED]
-        for order in approved:
+        for order in (approved := [order for order in accepted if FIRST[order.kind] is State.CREATED]):
             order.state = State.CREATED
         await orders.write_ahead(self.connection, accepted, [])
         for order in approved:
             order.state, order.approved_by = State.POSTING, "checker"
             MACS.seal(order)
-            approve = "UPDATE fund.orders SET state = 'posting', approved_by = 'checker', mac = $2 WHERE id = $1"
-            await self.connection.execute(approve, order.id, order.mac)
+            await self.connection.execute(APPROVE, order.id, order.mac)
 
     async def codes(self, *drafts: Draft) -> list[Code | None]:
         answers = await self.take(*drafts)
@@ -744,10 +741,8 @@ async def test_what_an_order_takes_of_is_locked_before_it_is_read(world: World, 
 
 
 async def test_the_merchant_of_a_withdrawal_or_settlement_is_locked(world: World, fund_pool: Pool) -> None:
-    await fund_pool.execute(
-        "INSERT INTO fund.merchants (id, name, currency, digest, mac_key, mac) VALUES ($1, 'm', 'CNY', '', 1, decode(repeat('00', 32), 'hex'))",
-        world.name,
-    )
+    insert = "INSERT INTO fund.merchants (id, name, currency, digest, mac_key, mac) VALUES ($1, 'm', 'CNY', '', 1, 'x')"
+    await fund_pool.execute(insert, world.name)
     merchant = "SELECT 1 FROM fund.merchants WHERE id = $1"
     number = await world.payment(10)
     assert await locked_in(fund_pool, [world.withdraw(1)], merchant, world.name)

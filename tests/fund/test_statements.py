@@ -30,7 +30,7 @@ from fundledger.fund.statements.matching import Outcome
 from fundledger.fund.store.queries import SQL
 from tests.fund.bank import Pool, RunningBank, a_withdrawal, an_order, here, to_order
 from tests.support.fund_ids import order_id
-from tests.support.fund_worker import FundWorker
+from tests.support.fund_worker import CHECKER, FundWorker
 from tests.support.plans import plan_of, scanned
 from tests.support.running import RunningService
 
@@ -276,7 +276,11 @@ async def test_after_a_wrong_statement_the_bank_of_the_books_is_the_bank(
             done = await import_statement(worker.batcher, worker.pool, request, "tester")
             assert isinstance(done, Imported), done
         assert done.replay
-        assert {line.state for line in done.report.lines if line.difference} == {State.POSTED}
+        assert {line.state for line in done.report.lines if line.difference} == {State.CREATED}
+        assert await worker.balance(accounts.bank(name, "CNY")) == before
+        waiting = [line.booked for line in done.report.lines if line.booked]
+        approved = await worker.batcher.approve_many(waiting, CHECKER)
+        assert {answer.order.state for answer in approved if isinstance(answer, Taken)} == {State.POSTED}
         assert done.report.counts[UNKNOWN] == 2
         assert await worker.balance(accounts.bank(name, "CNY")) == before + done.report.difference
 

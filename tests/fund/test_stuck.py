@@ -514,6 +514,7 @@ async def test_an_adjustment_is_not_approved_under_a_name_written_otherwise(work
     assert isinstance(answer, Refusal)
     assert answer.code is Code.APPROVAL_NEEDS_ANOTHER
     assert await worker.of(merchant) == (50, 0, 0)
+    await worker.persons("bob")
     approved = await worker.batcher.approve(order.id, "person:bob")
     assert isinstance(approved, Taken)
     assert approved.order.state is State.POSTED

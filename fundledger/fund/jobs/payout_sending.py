@@ -107,7 +107,7 @@ class PayoutSender:
         name: str,
         channel: Channel,
         pace: Pace,
-        funds: PayoutFunds | None,
+        funds: PayoutFunds | None = None,
     ) -> None:
         self._pool = pool
         self._batcher = batcher
