@@ -24,7 +24,6 @@ TIMEOUT_S: Final = 15.0
 CONNECTIONS: Final = 256
 ASKERS: Final = 32
 PAGE: Final = 500
-CHANNEL: Final = "front"
 FEE: Final = {"basis_points": 60, "fixed": 0, "minimum": 1}
 WITHDRAWAL_FEE: Final = {"fixed": 100}
 MIX: Final = {"payments": 70, "refunds": 14, "withdrawals": 12, "settlements": 4}
@@ -146,7 +145,7 @@ class FundLoad:
             return self._asked(path, merchant, number, {"amount": chance.randint(100, 20_000), "channel": SIMULATOR})
         settle = "later" if chance.random() < 0.2 else "now"
         amount = chance.randint(100, 50_000)
-        body = {"amount": amount, "currency": "CNY", "channel": CHANNEL, "settle": settle}
+        body = {"amount": amount, "currency": "CNY", "channel": SIMULATOR, "settle": settle}
         return self._asked("payments", merchant, f"p{len(self.orders)}", body)
 
     def _asked(self, path: str, merchant: str, order_no: str, body: dict[str, Any]) -> Asked:

@@ -256,7 +256,7 @@ class AccountGateway:
         """
         bank, transit = accounts.bank(channel, currency), accounts.payout_transit(channel, currency)
         # A payout that ends between these two reads is in both, and never in neither.
-        found = await self.balances([transit]) | await self.balances([bank])
+        found = {**await self.balances([transit]), **await self.balances([bank])}
         posted = {id_: account.balance.posted for id_, account in found.items()}
         return posted.get(bank, 0) - posted.get(transit, 0)
 

@@ -21,7 +21,6 @@ async def test_the_version_names_the_build_and_what_it_runs_on(service: RunningS
         (["doctor"], "checks"),
         (["hot", "list"], "accounts"),
         (["jobs", "list"], "jobs"),
-        (["orders", "stuck"], "orders"),
         (["verify"], "checks"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -29,6 +28,11 @@ async def test_the_version_names_the_build_and_what_it_runs_on(service: RunningS
 async def test_a_list_is_json_on_request(service: RunningService, command: list[str], key: str) -> None:
     done = await run(*command, "--json", env=service.environment, cwd=service.folder)
     assert isinstance(json.loads(done.stdout)[key], list), done
+
+
+async def test_stuck_orders_are_json_on_request(platform: RunningService) -> None:
+    done = await run("orders", "stuck", "--json", env=platform.environment, cwd=platform.folder)
+    assert isinstance(json.loads(done.stdout)["orders"], list), done
 
 
 async def test_settings_as_json_hide_secrets(service: RunningService) -> None:

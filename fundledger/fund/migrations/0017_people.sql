@@ -21,7 +21,7 @@ CREATE UNIQUE INDEX persons_name_once ON fund.persons (lower(name));
 CREATE FUNCTION fund.refuse_change_of_person() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF OLD.disabled_at IS NULL AND (NEW.name, NEW.roles, NEW.created_by, NEW.created_at) = (OLD.name, OLD.roles, OLD.created_by, OLD.created_at)
-        AND (NEW.token_digest = OLD.token_digest OR coalesce(NEW.rotated_at > coalesce(OLD.rotated_at, OLD.created_at), false))
+        AND (NEW.token_digest = OLD.token_digest OR coalesce(NEW.rotated_at >= coalesce(OLD.rotated_at, OLD.created_at), false))
     THEN RETURN NEW; END IF;
     RAISE EXCEPTION 'person %: this update is refused', OLD.name
         USING ERRCODE = 'check_violation', SCHEMA = TG_TABLE_SCHEMA, TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME;

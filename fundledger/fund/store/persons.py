@@ -105,7 +105,9 @@ async def change_person(
     if person is None or person.disabled_at is not None:
         return None
     if token is not None:
-        person = msgspec.structs.replace(person, token_digest=_digest(token), rotated_at=at)
+        # The database refuses a time before that of the last token, which a clock that was set back would give.
+        rotated_at = max(at, person.rotated_at or person.created_at)
+        person = msgspec.structs.replace(person, token_digest=_digest(token), rotated_at=rotated_at)
     if disable:
         person = msgspec.structs.replace(person, disabled_at=at)
     changed = person.token_digest, person.rotated_at, person.disabled_at

@@ -20,7 +20,7 @@ from fundledger.ratelimit.classes import ApiClass
 
 _CHANNELS: Final = "Channels"
 _CHANGES: Final = "Changes"
-_NAME: Final = path(ChannelName, "name of the channel", "simulator")
+_NAME: Final = path(ChannelName, "name of the channel", "simulator", "name")
 _ID: Final = path(Uuid, "id of the change", "0190b0a5-3c1e-4d52-9c3a-5b7f2d6e8a15")
 _STATE: Final = Annotated[ChangeState, about(enum=[str(state) for state in ChangeState])]
 _WAITS: Final = "The change waits for the approval of another module or person. Without a decision it expires."

@@ -10,7 +10,7 @@ from fundledger.app.fund.handlers import lists
 from fundledger.app.fund.requests.order_query import CURSOR
 from fundledger.app.fund.service import FundService
 from fundledger.app.http.bodies.spreadsheet import HEADERS
-from fundledger.app.http.openapi.types import Answer, Parameter, count, query
+from fundledger.app.http.openapi.types import Answer, Parameter, count, path, query
 from fundledger.app.http.routing import Route
 from fundledger.app.http.wire.reply import JSON
 from fundledger.fund.model.order import Kind
@@ -68,7 +68,7 @@ ROUTES: Final[list[Route[FundService]]] = [
         f"are written once, when the day is closed. Before that, `closed_at` is null. {_CSV}",
         listed(answers.Day),
         (
-            Parameter("date", "path", date, "the day", required=True, example="2026-01-31"),
+            path(date, "the day", "2026-01-31", "date"),
             _cursor(lists.SUM_CURSOR),
             count(lists.LIMIT_DEFAULT, lists.LIMIT_MAX, "sums"),
         ),

@@ -42,8 +42,8 @@ def no_such(what: str) -> Answer:
     return Answer(f"There is no such {what}.", problems=("not-found",))
 
 
-def path(type_: Any, description: str, example: str) -> Parameter:
-    return Parameter("id", "path", type_, description, required=True, example=example)
+def path(type_: Any, description: str, example: str, name: str = "id") -> Parameter:
+    return Parameter(name, "path", type_, description, required=True, example=example)
 
 
 def query(name: str, type_: Any, description: str, default: Any = msgspec.UNSET) -> Parameter:
