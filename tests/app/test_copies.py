@@ -23,7 +23,8 @@ async def original() -> AsyncIterator[RunningService]:
         async with Client(service.base_url, service.token) as client:
             service.merchant = await client.merchant(10)
         yield service
-        assert (await service.verify())["ok"]
+        report = await service.verify()
+        assert report["ok"], report
     finally:
         await service.remove()
 

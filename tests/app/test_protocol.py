@@ -346,14 +346,19 @@ async def test_garbage_behind_a_payment_closes_after_the_payments_answer(
     service: RunningService, pair: tuple[str, str]
 ) -> None:
     ways = Ways(service)
-    async with connected(service.base_url) as wire:
-        await ways.warm(wire)
-        body = good(*pair)
-        await wire.send(ways.whole(body))
-        await ways.other_request_is_answered()
-        await wire.send(b"this is no request\r\n\r\n")
-        assert (await wire.reply()).json["id"] == json.loads(body)["id"]
-        assert await wire.is_closed()
+    while True:
+        async with connected(service.base_url) as wire:
+            await ways.warm(wire)
+            body = good(*pair)
+            await wire.send(ways.whole(body))
+            await ways.other_request_is_answered()
+            await wire.send(b"this is no request\r\n\r\n")
+            reply = await wire.reply()
+            assert await wire.is_closed()
+        # On a busy machine the payment may be shed.
+        if reply.status != 503:
+            break
+    assert reply.json["id"] == json.loads(body)["id"]
 
 
 async def test_garbage_in_one_segment_with_a_payment_is_refused_and_nothing_of_it_is_posted(

@@ -40,7 +40,7 @@ class Channel(msgspec.Struct, frozen=True):
     created_at: datetime
 
 
-class NewChannel(msgspec.Struct, forbid_unknown_fields=True):
+class ChannelRequest(msgspec.Struct, forbid_unknown_fields=True):
     """A new channel. `payout`: `http` if the service sends payouts to the URL of the channel in the settings, `file` or
     `manual` if a person sends them and reports their end.
     """

@@ -15,7 +15,7 @@ import msgspec
 
 from fundledger.fund.model import accounts
 from fundledger.fund.model.change import Change
-from fundledger.fund.model.channel import SETTINGS, UPGRADE, Channel, ChannelPatch, NewChannel
+from fundledger.fund.model.channel import SETTINGS, UPGRADE, Channel, ChannelPatch, ChannelRequest
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.store.mac_layouts import CHANNEL, channel_fields
 from fundledger.fund.store.macs import OrderMacs, Tampered
@@ -25,7 +25,7 @@ from fundledger.settings import SIMULATOR
 LOOK_EVERY_S: Final = 1.0
 MISS_EVERY_S: Final = 0.1
 Key = tuple[str, str]
-_decode_new = msgspec.json.Decoder(NewChannel).decode
+_decode_new = msgspec.json.Decoder(ChannelRequest).decode
 _decode_patch = msgspec.json.Decoder(ChannelPatch).decode
 
 
@@ -71,7 +71,7 @@ class Channels:
         """Return a channel, read through the cache. Register a channel that the settings name. Raises Tampered."""
         found = await self.find(name, currency)
         if found is None and name in self._automatic:
-            new = _new(NewChannel(name, currency, "http", self._automatic[name], None), SETTINGS)
+            new = _new(ChannelRequest(name, currency, "http", self._automatic[name], None), SETTINGS)
             await _insert(self._pool, self._macs, new)
             await self.look()
             found = self.known(name, currency)
@@ -147,10 +147,10 @@ async def register_used(connection: Any, macs: OrderMacs) -> None:
     migration that created the registry.
     """
     for name, currency in await connection.fetch(SQL["used_channels"]):
-        await _insert(connection, macs, _new(NewChannel(name, currency, "http", False, None), UPGRADE))
+        await _insert(connection, macs, _new(ChannelRequest(name, currency, "http", False, None), UPGRADE))
 
 
-def _new(request: NewChannel, by: str) -> Channel:
+def _new(request: ChannelRequest, by: str) -> Channel:
     account = accounts.bank(request.name, request.currency)
     terms = request.payout, request.references_unique, request.overdraft
     return Channel(request.name, request.currency, account, *terms, "open", by, datetime.now(UTC))

@@ -15,11 +15,11 @@ from fundledger.app.http.query import number
 from fundledger.app.http.routing import Call
 from fundledger.app.http.wire.reply import Reply, encode
 from fundledger.fund.model.change import Change, ChangeKind, ChangeState
-from fundledger.fund.model.channel import CHANNELS_MAX, ChannelPatch, NewChannel
+from fundledger.fund.model.channel import CHANNELS_MAX, ChannelPatch, ChannelRequest
 from fundledger.fund.model.refusal import Refusal
 from fundledger.fund.store.channels import exists, read_channels
 
-_decode_new = decoder(NewChannel, quotes_of_flat)
+_decode_new = decoder(ChannelRequest, quotes_of_flat)
 _decode_patch = decoder(ChannelPatch, quotes_of_flat)
 _decode_empty = decoder(EmptyBody, quotes_of_flat)
 _decode_reject = decoder(RejectBody, quotes_of_flat)
@@ -66,7 +66,7 @@ async def patch_channel(service: FundService, call: Call) -> Reply:
     return await _requested(service, call, f"{name} {patch.currency}", patch)
 
 
-async def _requested(service: FundService, call: Call, subject: str, body: NewChannel | ChannelPatch) -> Reply:
+async def _requested(service: FundService, call: Call, subject: str, body: ChannelRequest | ChannelPatch) -> Reply:
     made = await service.reading(lambda: service.changes.request(ChangeKind.CHANNEL, subject, body, call.module))
     return refused(made) if isinstance(made, Refusal) else _shown(made, 202)
 

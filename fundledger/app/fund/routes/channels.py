@@ -11,7 +11,7 @@ from fundledger.app.fund.service import FundService
 from fundledger.app.http.openapi.types import CURRENCY_UNKNOWN, Answer, no_such, path, query, shown
 from fundledger.app.http.routing import Route
 from fundledger.fund.model.change import ChangeState
-from fundledger.fund.model.channel import ChannelPatch, NewChannel
+from fundledger.fund.model.channel import ChannelPatch, ChannelRequest
 from fundledger.fund.model.person import Role
 from fundledger.fund.model.refusal import Code
 from fundledger.fund.model.requests import ChannelName
@@ -68,7 +68,7 @@ ROUTES: Final[list[Route[FundService]]] = [
                 problems=(Code.CHANNEL_EXISTS, Code.CHANGE_WAITING),
             ),
         },
-        body=(NewChannel, {"name": "icbc", "currency": "CNY", "payout": "manual"}),
+        body=(ChannelRequest, {"name": "icbc", "currency": "CNY", "payout": "manual"}),
     ),
     Route(
         "PATCH",
