@@ -5,7 +5,7 @@ local run = os.getenv("RUN")
 local merchants = tonumber(os.getenv("MERCHANTS"))
 local hot = tonumber(os.getenv("HOT"))
 local headers = { ["Authorization"] = "Bearer " .. os.getenv("TOKEN"), ["Content-Type"] = "application/json" }
-local template = '{"merchant":"b%d","order_no":"%s-%d-%d","amount":%d,"currency":"CNY","channel":"front"}'
+local template = '{"merchant":"b%d","order_no":"%s-%d-%d","amount":%d,"currency":"CNY","channel":"simulator"}'
 local sent = 0
 local threads = 0
 
