@@ -1,6 +1,7 @@
 """The withdrawals that a channel may pay out: its payout method, its overdraft, and the payouts that are under way."""
 
 from collections.abc import Mapping, Sequence
+from datetime import date
 from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
@@ -10,7 +11,10 @@ import msgspec
 import pytest
 
 from fundledger.fund.account_gateway import GatewayFault
+from fundledger.fund.channels.channel import ChannelAway, Payout, Standing, StatementLine
 from fundledger.fund.jobs.payout_funds import PayoutFunds
+from fundledger.fund.jobs.payout_sending import Pace
+from fundledger.fund.jobs.payouts import Payouts
 from fundledger.fund.model.change import Change, ChangeKind, ChangeState
 from fundledger.fund.model.channel import Channel
 from fundledger.fund.model.order import Kind, Order, State
@@ -18,6 +22,7 @@ from fundledger.fund.store.channels import Channels
 from fundledger.fund.store.macs import open_macs
 from tests.fund.bank import Pool, here
 from tests.support.fund_ids import KEYS
+from tests.support.fund_worker import FundWorker
 from tests.support.fund_world import AT, an_order, write
 
 
@@ -116,6 +121,41 @@ async def test_a_change_of_a_channel_takes_effect_in_the_next_run(fund_database:
             change = Change(uuid4(), ChangeKind.CHANNEL, "c CNY", body, ChangeState.WAITING, "tests", AT)
             async with pool.acquire() as connection, connection.transaction():
                 assert await channels.apply(connection, change) is None
+            assert await funds.is_sent_by_service("c", "CNY") is ("payout" not in patch)
             assert (await funds.payable("c", withdrawals(60)))[1] == left_out
             assert (await funds.payable("c", withdrawals(101)))[1] == {"CNY"}
-        assert not await funds.is_sent_by_service("c", "CNY")
+
+
+class Lost:
+    """A channel that is away when it is asked to pay, and later reports that it has no such payout."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def pay_out(self, ref: str, amount: int, currency: str) -> Payout:
+        self.asked += 1
+        raise ChannelAway("away")
+
+    async def query(self, ref: str) -> Payout:
+        return Payout(Standing.ABSENT)
+
+    async def statement(self, day: date) -> list[StatementLine]:
+        return []
+
+
+async def test_a_payout_is_not_sent_again_after_its_channel_was_given_to_a_person(worker: FundWorker) -> None:
+    name, channel, terms = f"c-{worker.salt}", Lost(), {"overdraft": None, "payout": "http"}
+    merchant = await worker.merchant()
+    await worker.pay(merchant, "p", 100)
+    await worker.done("withdrawal", merchant=merchant, order_no="w", amount=60, channel=name)
+    registry = Registered()
+    registry.terms = terms
+    funds = PayoutFunds(worker.pool, worker.gateway, registry)
+    job = Payouts(worker.pool, worker.batcher, {name: channel}, Pace(rate=10_000, again_s=0.0), funds)
+    await job.pay_out_some()
+    assert channel.asked == 1
+    for payout, asked in (("manual", 1), ("http", 2)):
+        terms["payout"] = payout
+        await worker.value("UPDATE fund.payouts SET due_at = clock_timestamp()")
+        await job.pay_out_some()
+        assert channel.asked == asked

@@ -46,12 +46,14 @@ class BooksInSql:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self.away_after = 1_000
+        self.requesters: set[str] = set()
 
     async def ask(self, request: BankDifference, module: str) -> Answer:
         id_ = order_id(Kind.BANK_DIFFERENCE, PLATFORM, request.order_no)
         if self.away_after == 0:
             return OrderFault("the account service does not answer")
         self.away_after -= 1
+        self.requesters.add(module)
         row = await self._pool.fetchrow("SELECT * FROM fund.orders WHERE id = $1", id_)
         if row is not None:
             if row["digest"] != request.digest():
@@ -168,9 +170,10 @@ async def test_an_import_that_was_cut_off_goes_on_with_the_same_matching(fund_po
     assert not cut.undone
     await an_order(fund_pool, "payment", 4, "posted", channel_ref="X-3")
     batcher.away_after = 10
-    done = await import_statement(batcher, fund_pool, asked, "dev")
+    done = await import_statement(batcher, fund_pool, asked, "other")
     assert isinstance(done, Imported)
     assert (done.report.difference, await booked(fund_pool)) == (7, 7)
+    assert batcher.requesters == {"dev"}, "the first requester may not approve the differences"
 
 
 async def test_concurrent_imports_of_one_statement_import_it_once(fund_pool: Pool):
