@@ -91,9 +91,14 @@ class Channels:
 
     async def look(self) -> None:
         """Read all channels into the cache."""
-        found, self._tampered = await read_channels(self._pool, self._macs)
+        began = time.monotonic()
+        found, tampered = await read_channels(self._pool, self._macs)
+        if began < self._looked_at:
+            # A read that began later has ended already. This one may have the terms of a channel before its change.
+            return
         self._known = {(channel.name, channel.currency): channel for channel in found}
-        self._looked_at = time.monotonic()
+        self._tampered = tampered
+        self._looked_at = began
 
     async def apply(self, connection: Any, change: Change) -> Refusal | None:
         """Apply an approved change of a channel, in the transaction that records the approval. Raises Tampered."""

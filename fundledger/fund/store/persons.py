@@ -65,6 +65,9 @@ class Persons:
         """Read all persons into the cache. Raises what asyncpg raises."""
         began = time.monotonic()
         found = [person for person in await read_persons(self._pool, self._macs) if person.disabled_at is None]
+        if began < self._looked_at:
+            # A read that began later has ended already. This one may lack a person, or have one since disabled.
+            return
         self._by_digest = {person.token_digest: person for person in found}
         self._roles = {person.identity: person.roles for person in found}
         self._looked_at = began
