@@ -9,6 +9,7 @@ the earlier events. A consumer may find a gap between its last id and the next i
 `GET /v1/events?after=`, where events have the same seqs. The stream keeps about STREAM_MAX events.
 """
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -24,6 +25,8 @@ from fundledger.outbox.feed import Event, Feed
 SQL: Final = load("fundledger.outbox")
 STREAM_MAX: Final = 1_000_000
 AT_ONCE: Final = 500
+ANSWER_S: Final = 5.0
+"""The time within which Redis has to add the events of a run, in seconds."""
 _ADDED_BEFORE: Final = "equal or smaller"
 Guard = Callable[["asyncpg.Connection[asyncpg.Record]"], Awaitable[None]]
 """A function that is called in each transaction before the transaction writes. It raises an exception if another
@@ -56,7 +59,7 @@ class Publisher:
         self._name = name
 
     async def publish(self, guard: Guard) -> Sent:
-        """Publish the next events. Raises what redis, asyncpg and `guard` raise. May be repeated."""
+        """Publish the next events. Raises what redis, asyncpg and `guard` raise, and TimeoutError. May be repeated."""
         after = await self._pool.fetchval(SQL["read_cursor"], self._name) or 0
         events, upto = await self._feed.read(after, AT_ONCE, 0)
         if events:
@@ -73,7 +76,8 @@ class Publisher:
             for event in events:
                 fields = {"id": event.id, "type": event.type, "event": event.body}
                 pipe.xadd(self._key, fields, id=f"{event.seq}-0", maxlen=STREAM_MAX, approximate=True)  # type: ignore[arg-type]
-            answers = await pipe.execute(raise_on_error=False)
+            async with asyncio.timeout(ANSWER_S):
+                answers = await pipe.execute(raise_on_error=False)
         for answer in answers:
             if isinstance(answer, ResponseError) and _ADDED_BEFORE in str(answer):
                 continue

@@ -214,6 +214,22 @@ async def test_a_clock_of_this_process_that_is_stepped_changes_nothing(
         assert not store.breaker.open
 
 
+async def test_a_worker_that_stops_at_any_moment_of_a_call_ends(valkey: str) -> None:
+    """`wait_for` of Python 3.11 swallows a cancellation that arrives when what it awaits has just ended."""
+    await emptied(valkey)
+    for steps in range(60):
+        store = Store(valkey, "w", Limits(), 1, 20.0)
+        running = asyncio.create_task(store.run())
+        await store.call("heartbeat", [store._workers], ["w", 5])
+        call = asyncio.create_task(take(store, "k", 10))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        running.cancel()
+        _, alive = await asyncio.wait([running], timeout=10)
+        assert not alive, f"after {steps} steps"
+        call.cancel()
+
+
 # --- Replies and callers --------------------------------------------------------------------------------------------
 
 

@@ -212,7 +212,8 @@ async def context_of(config: FundProcessConfig) -> AsyncIterator[Context]:
     batch_max = chosen.fund_batch_max
     batcher = OrderBatcher(pool, posting, merchants, registry, batch_max=batch_max, wait_s=wait_s, due_s=due_s)
     feed = fund_feed(config.fund_dsn, pool, macs, f"jobs {config.ordinal}")
-    store = redis.Redis.from_url(config.redis_url) if chosen.stream == "on" else None
+    # With its own time limit for a write, the library may swallow a cancellation (Python 3.11).
+    store = redis.Redis.from_url(config.redis_url, socket_timeout=None) if chosen.stream == "on" else None
     deliverer = Deliverer(feed, pool, macs, private=allows_private(chosen.webhooks_private, chosen.profile))
     tokens = config.channel_tokens
     channels = {name: HttpChannel(url, token=tokens.get(name)) for name, url in config.channels.items()}

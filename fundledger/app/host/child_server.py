@@ -73,7 +73,8 @@ class ChildServer:
             return
         self._process.send_signal(first)
         try:
-            await asyncio.wait_for(self._process.wait(), within_s)
+            async with asyncio.timeout(within_s):
+                await self._process.wait()
         except TimeoutError:
             self._process.send_signal(last)
             await self._process.wait()

@@ -205,7 +205,8 @@ class Supervisor:
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
 
     def _running(self, fund: FundProcesses | None, fund_serves: bool | None) -> Running:
         if self._valkey is None:

@@ -128,12 +128,13 @@ async def ask(url: str) -> Found:
     from redis.exceptions import RedisError
 
     try:
-        redis = Redis.from_url(url, socket_timeout=ANSWER_S, socket_connect_timeout=ANSWER_S)
+        redis = Redis.from_url(url, socket_timeout=None, socket_connect_timeout=ANSWER_S)
     except ValueError as error:
         raise ValkeyFault(str(error)) from None
     try:
-        said = await redis.info("server")
-        memory = await redis.info("memory")
+        async with asyncio.timeout(ANSWER_S):
+            said = await redis.info("server")
+            memory = await redis.info("memory")
     except (RedisError, OSError, TimeoutError) as error:
         raise ValkeyFault(str(error) or type(error).__name__) from None
     finally:

@@ -134,6 +134,9 @@ class Store:
             url,
             max_connections=4,
             socket_connect_timeout=self._round_trip_s,
+            # With its own time limit for a write, the library may swallow a cancellation (Python 3.11), so that neither
+            # the end of the worker nor the time limits of this class would end a call.
+            socket_timeout=None,
             protocol=2,
             retry=None,
             decode_responses=True,
