@@ -71,9 +71,7 @@ class Order(msgspec.Struct):
     ) = UNSET
     of_order: Annotated[Uuid, about("the order that this order refers to")] | UnsetType = UNSET
     reversed_by: Annotated[Uuid, about("the order that reversed this order")] | UnsetType = UNSET
-    problem: (
-        Annotated[msgspec.Raw, encoded("Problem", "why the order is refused, stuck, rejected or expired")] | UnsetType
-    ) = UNSET
+    problem: Annotated[msgspec.Raw, encoded("OrderProblem", "why the order is in its state")] | UnsetType = UNSET
     fee_version: (
         Annotated[int, about("version of the fee rule by which the fee was charged; absent if no rule applied")]
         | UnsetType

@@ -188,6 +188,9 @@ async def shop(platform: RunningService) -> AsyncIterator[Shop]:
         client.channel = "simulator"
         merchant = await client.shop(balance=1 << 40)
         payment = await client.paid(merchant, "paid", 1 << 40)
+        slip = {"merchant": merchant, "order_no": "slip", "amount": 1, "direction": "credit", "reason": "not signed"}
+        asked = await client.post("/v1/adjustments", slip)
+        assert (await client.post(f"/v1/adjustments/{asked.json['id']}/reject", {"reason": "not signed"})).status == 200
         yield Shop(platform.fund_url, platform.token, merchant, payment.json["id"])
 
 

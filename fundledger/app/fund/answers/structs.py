@@ -20,7 +20,13 @@ from fundledger.json_values import Balance, CurrencyCode, Exact, Instant, Text, 
 NextCursor = Annotated[str | None, about("send this as `cursor` for the next page; null on the last page")]
 
 
-class RefusedOrder(Problem, kw_only=True):
+class OrderProblem(Problem, kw_only=True):
+    """A problem (RFC 9457) of an order."""
+
+    rejected_by: Annotated[str, about("of a rejected order: the identity that rejected it")] | UnsetType = UNSET
+
+
+class RefusedOrder(OrderProblem, kw_only=True):
     """A problem (RFC 9457). If the account service refused the order, the problem includes the order."""
 
     order: Annotated[Order, about("the order that the account service refused")] | UnsetType = UNSET
@@ -73,7 +79,7 @@ class ApprovalResult(msgspec.Struct):
         UNSET
     )
     problem: (
-        Annotated[msgspec.Raw, encoded("Problem", "why the order is not approved, or why its voucher is refused")]
+        Annotated[msgspec.Raw, encoded("OrderProblem", "why the order is not approved, or why its voucher is refused")]
         | UnsetType
     ) = UNSET
     replay: Annotated[bool, about("the order was approved before")] | UnsetType = UNSET

@@ -4,6 +4,7 @@ import textwrap
 from typing import Final
 
 from fundledger.app.fund.answers.problems import ADVICE, REFUSALS
+from fundledger.app.fund.answers.structs import OrderProblem
 from fundledger.app.http.openapi.document import About
 from fundledger.app.http.openapi.problems import OTHERS, ProblemType
 from fundledger.app.http.openapi.types import SERVICE_TAG
@@ -58,6 +59,6 @@ ABOUT: Final = About(
     _TAGS,
     problems(),
     SERVICE_EXAMPLES,
-    (Event,),
+    (Event, OrderProblem),
     lambda settings: settings.fund_port,
 )
