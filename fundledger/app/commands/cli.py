@@ -80,9 +80,9 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from fundledger.app.commands.demo import run_demo
+    from fundledger.app.commands.demo.run import run_demo
 
-    return asyncio.run(run_demo(_settings(options), options.seconds, options.rate))
+    return asyncio.run(run_demo(_settings(options), options.seconds, options.rate, options.keep))
 
 
 def _bench(options: argparse.Namespace) -> int:
@@ -269,9 +269,10 @@ def _parser() -> argparse.ArgumentParser:
         "JSON object in each case."
     )
     verify.add_argument("--json", action="store_true", help="print one JSON object")
-    demo = command("demo", _demo, "run sample merchants and traffic in a temporary ledger, then verify its books")
+    demo = command("demo", _demo, "run a day of sample merchants in a temporary ledger, then verify its books")
     demo.add_argument("--seconds", type=int, default=20, help="duration of the traffic (default 20)")
     demo.add_argument("--rate", type=int, default=200, help="payments per second (default 200)")
+    demo.add_argument("--keep", action="store_true", help="keep the services running until Ctrl-C")
     doctor = command("doctor", _doctor, "check this installation and suggest fixes")
     settings = command("settings", _show_settings, "print the effective settings and their sources")
     command("tools", _tools, "print the directory of the embedded Postgres tools, such as pg_basebackup and psql")

@@ -1,269 +1,197 @@
-"""Scenario of the CLI command `fundledger demo`: a day of a small platform, over HTTP to services and bank."""
+"""Demo: a day of a small platform, over HTTP to the services and to the bank. Each step prints what it did."""
 
 import asyncio
-import random
-import sys
 import time
-from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime
-from typing import Any, Final
+from collections.abc import Awaitable, Sequence
+from itertools import count
+from typing import Final
 from uuid import UUID
 
-import aiohttp
+import msgspec
 
+from fundledger.app.commands.demo.bank import Bank
+from fundledger.app.commands.demo.tables import money, show_merchants, show_trial_balance
+from fundledger.app.commands.demo.traffic import Traffic
 from fundledger.client import AccountService, FundService, Refused
 from fundledger.client.fund_types import Fee, Order, Payment, StatementLine
 
 MERCHANTS: Final = ("tea-house", "book-shop", "noodles", "bicycles", "flowers", "cinema", "late-settler", "returns")
 HOT: Final = MERCHANTS[0]
 LATE: Final = "late-settler"
+OWES: Final = "returns"
 CHANNEL: Final = "simulator"
-AT_ONCE: Final = 400
+CURRENCY: Final = "CNY"
 PAYMENTS_EACH: Final = 12
 """Initial payments per merchant. The later steps need this money, even in a short demo."""
-BAR: Final = 30
 ENDS_S: Final = 60.0
 
 
+class Unexpected(Exception):
+    """A step of the demo did not have the outcome that it shows."""
+
+
 class Day:
-    """Demo scenario: `rate` payments per second for `seconds`, then further steps. Each step is printed. `checker`: a
-    client with the token of the person dev-checker.
+    """The day: `rate` payments per second for `seconds`, then further steps. `checker`: a client with the token of the
+    person dev-checker, who approves what `dev` requests.
     """
 
     def __init__(
-        self,
-        accounts: AccountService,
-        fund: FundService,
-        checker: FundService,
-        bank: str,
-        bank_token: str,
-        seconds: int,
-        rate: int,
+        self, accounts: AccountService, fund: FundService, checker: FundService, bank: Bank, seconds: int, rate: int
     ) -> None:
         self._accounts = accounts
         self._fund = fund
         self._checker = checker
         self._bank = bank
-        self._bank_headers = {"Authorization": f"Bearer {bank_token}"}
         self._seconds = seconds
         self._rate = rate
-        self._numbers = iter(range(1, 10**9))
-        self._random = random.Random(7)
-        self.paid: list[Order] = []
+        self._numbers = count(1)
+        self._traffic = Traffic(fund, MERCHANTS, LATE, CHANNEL)
 
     async def run(self) -> None:
-        """Run all steps. Raises the client's faults and refusals."""
-        async with aiohttp.ClientSession(headers=self._bank_headers) as self._http:
-            await self._open()
-            await self._show("In the morning")
-            await self._pay()
-            await self._refund()
-            await self._withdraw()
-            await self._charge_back()
-            await self._correct()
-            await self._settle()
-            await self._bank_statement()
-            await self._show("In the evening")
+        """Run all steps. Raises the client's faults and refusals, and Unexpected."""
+        await self._open()
+        await self._show("In the morning")
+        await self._pay()
+        await self._repeat()
+        await self._refund()
+        await self._withdraw()
+        await self._charge_back()
+        await self._set_off()
+        await self._correct()
+        await self._settle()
+        await self._bank_statement()
+        await self._show("In the evening")
+        await show_trial_balance(self._accounts, CURRENCY)
 
     async def _open(self) -> None:
         for name in MERCHANTS:
             fee = Fee(basis_points=60, minimum=1)
-            await self._fund.create_merchant(name, name.title(), "CNY", fee=fee, withdrawal_fee=Fee(fixed=100))
+            await self._fund.create_merchant(name, name.title(), CURRENCY, fee=fee, withdrawal_fee=Fee(fixed=100))
         _report(f"{len(MERCHANTS)} merchants; fees are 0.60 % of a payment and 1.00 per withdrawal")
 
-    def _number(self, what: str) -> str:
-        return f"{what}-{next(self._numbers)}"
-
-    def _payment(self, merchant: str | None = None) -> Payment:
-        if merchant is None:
-            merchant = HOT if self._random.random() < 0.5 else self._random.choice(MERCHANTS[1:])
-        settle: Any = "later" if merchant == LATE else "now"
-        number = self._number("sale")
-        return Payment(merchant, number, self._random.randint(4_000, 20_000), "CNY", CHANNEL, f"bank-{number}", settle)
-
     async def _pay(self) -> None:
-        """Post payments, one per request. Half of the payments go to one merchant."""
-        began = time.monotonic()
-        running: set[asyncio.Task[None]] = set()
-        sent = 0
-        slowest: list[float] = []
+        _report(await self._traffic.run(PAYMENTS_EACH, self._seconds, self._rate))
+        await self._bank.moved([(order.channel_ref or "", order.amount) for order in self._traffic.paid])
 
-        async def pay(payment: Payment) -> None:
-            started = time.monotonic()
-            self.paid.append(
-                await self._fund.pay(
-                    payment.merchant,
-                    payment.order_no,
-                    payment.amount,
-                    payment.currency,
-                    payment.channel,
-                    payment.channel_ref,
-                    payment.settle,
-                )
-            )
-            slowest.append(time.monotonic() - started)
-
-        await asyncio.gather(*[pay(self._payment(merchant)) for merchant in MERCHANTS * PAYMENTS_EACH])
-        while (elapsed := time.monotonic() - began) < self._seconds:
-            while sent < elapsed * self._rate and len(running) < AT_ONCE:
-                task = asyncio.create_task(pay(self._payment()))
-                running.add(task)
-                task.add_done_callback(running.discard)
-                sent += 1
-            _progress(elapsed / self._seconds, f"{sent:,} payments")
-            await asyncio.sleep(0.02)
-        await asyncio.gather(*running)
-        _progress(None, "")
-        took = time.monotonic() - began
-        slowest.sort()
-        hot = sum(order.merchant == HOT for order in self.paid)
-        median_ms, late_ms = 1000 * slowest[len(slowest) // 2], 1000 * slowest[-len(slowest) // 100]
-        _report(
-            f"{len(self.paid):,} payments in {took:.0f} s, {hot:,} of them to {HOT}: "
-            f"median {median_ms:.1f} ms, p99 {late_ms:.0f} ms"
-        )
-        again = next(order for order in self.paid if order.merchant == HOT)
-        same = await self._fund.pay(HOT, again.order_no, again.amount, "CNY", CHANNEL, again.channel_ref)
+    async def _repeat(self) -> None:
+        """Send a payment again, then its receipt under other numbers."""
+        again = self._traffic.some([HOT], 1)[0]
+        sale = Payment(HOT, again.order_no, again.amount, CURRENCY, CHANNEL, again.channel_ref)
+        same = await self._traffic.send(sale)
         _report(f"one payment is sent again, as after a timeout: same order, no money moved (replay: {same.replay})")
-        await self._notify_bank([(order.channel_ref or "", order.amount) for order in self.paid])
+        for merchant, number in ((HOT, "sale-again"), ("flowers", "sale-of-another")):
+            copy = msgspec.structs.replace(sale, merchant=merchant, order_no=number)
+            no = await _refusal("receipt-already-booked", self._traffic.send(copy))
+            _report(f"its receipt is sent as {number} of {merchant}: refused, {no}")
 
     async def _refund(self) -> None:
-        # Payments of the merchant `returns` are not refunded, because one of them is charged back in full later.
-        some = self._random.sample([order for order in self.paid if order.merchant != "returns"], 20)
+        # Payments of OWES are not refunded, because one of them is charged back in full later.
+        some = self._traffic.some([merchant for merchant in MERCHANTS if merchant != OWES], 20)
         refunds = []
         for i, order in enumerate(some):
             amount = order.amount if i % 2 else max(1, order.amount // 3)
-            try:
-                refund = await self._fund.refund(order.merchant, self._number("back"), order.order_no, amount)
-            except Refused as no:
-                _report(f"a refund was refused: {no}")
-            else:
-                refunds.append(refund)
-        _report(f"{len(refunds)} full and partial refunds: {_money(sum(r.amount for r in refunds))} returned")
+            refunds.append(await self._fund.refund(order.merchant, self._number("back"), order.order_no, amount))
+        _report(f"{len(refunds)} full and partial refunds: {money(sum(r.amount for r in refunds))} returned")
         order = some[1]
-        try:
-            await self._fund.refund(order.merchant, self._number("back"), order.order_no, 1)
-        except Refused as no:
-            _report(f"a refund of 0.01 on a fully refunded payment: refused, {no}")
-        await self._notify_bank([(str(refund.id), -refund.amount) for refund in refunds])
+        refund = self._fund.refund(order.merchant, self._number("back"), order.order_no, 1)
+        no = await _refusal("refund-exceeds-payment", refund)
+        _report(f"a refund of 0.01 on a fully refunded payment: refused, {no}")
+        await self._bank.moved([(str(refund.id), -refund.amount) for refund in refunds])
 
     async def _withdraw(self) -> None:
         """Make three withdrawals: one is paid, one bounces, one exceeds the balance."""
-        paid = await self._fund.withdraw(HOT, self._number("out"), 50_000, CHANNEL)
-        paid = await self._ended(paid)
+        paid = await self._ended(await self._fund.withdraw(HOT, self._number("out"), 50_000, CHANNEL))
         _report(f"{HOT} withdraws 500.00: {paid.state}, bank reference {paid.channel_ref}")
-        await self._behave(bounce_rate=1.0)
-        bounced = await self._fund.withdraw("book-shop", self._number("out"), 10_000, CHANNEL)
-        bounced = await self._ended(bounced)
-        await self._behave()
+        await self._bank.behave(bounce_rate=1.0)
+        bounced = await self._ended(await self._fund.withdraw("book-shop", self._number("out"), 10_000, CHANNEL))
+        await self._bank.behave()
         _report(f"book-shop withdraws 100.00: {bounced.state} ({bounced.reason}), amount and fee returned")
-        try:
-            await self._fund.withdraw("flowers", self._number("out"), 10**9, CHANNEL)
-        except Refused as no:
-            _report(f"flowers withdraws 10,000,000.00: refused, {no.problem.code}")
-
-    async def _ended(self, order: Order) -> Order:
-        give_up_at = time.monotonic() + ENDS_S
-        while order.state not in ("paid", "bounced", "refused"):
-            if time.monotonic() > give_up_at:
-                _report(f"withdrawal {order.order_no} is still {order.state}")
-                break
-            await asyncio.sleep(0.1)
-            order = await self._fund.order("withdrawal", order.id) or order
-        return order
+        too_much = self._fund.withdraw("flowers", self._number("out"), 10**9, CHANNEL)
+        _report(f"flowers withdraws 10,000,000.00: refused, {await _refusal('insufficient-funds', too_much)}")
 
     async def _charge_back(self) -> None:
         """Charge a payment back after the merchant has withdrawn nearly all its money. The merchant owes the rest."""
-        payment = next(order for order in self.paid if order.merchant == "returns" and order.state == "posted")
-        balance = await self._available("returns")
-        await self._ended(await self._fund.withdraw("returns", self._number("out"), balance - 100 - 5, CHANNEL))
-        back = await self._fund.charge_back("returns", self._number("cb"), payment.order_no, payment.amount)
+        payment = self._traffic.some([OWES], 1)[0]
+        balance = await self._available(OWES)
+        await self._ended(await self._fund.withdraw(OWES, self._number("out"), balance - 100 - 5, CHANNEL))
+        back = await self._fund.charge_back(OWES, self._number("cb"), payment.order_no, payment.amount)
         _report(
-            f"a payer's bank charges {_money(back.amount)} back; the merchant has 0.05 left "
-            f"and owes {_money(back.to_receivable)}"
+            f"a payer's bank charges {money(back.amount)} back; {OWES} has 0.05 left "
+            f"and owes {money(back.to_receivable)}"
         )
-        await self._notify_bank([(str(back.id), -back.amount)])
+        await self._bank.moved([(str(back.id), -back.amount)])
+
+    async def _set_off(self) -> None:
+        """Show that a merchant's next payment repays its debt first, and that a withdrawal takes only the rest."""
+        sale = self._traffic.payment(OWES, 30_000)
+        order = await self._traffic.send(sale)
+        left = await self._available(OWES)
+        _report(
+            f"the next payment of {OWES}, {money(order.amount)}, repays {money(order.set_off)} of its debt: "
+            f"{money(left)} available"
+        )
+        too_much = self._fund.withdraw(OWES, self._number("out"), order.amount - order.fee - 100, CHANNEL)
+        no = await _refusal("insufficient-funds", too_much)
+        _report(f"{OWES} withdraws the whole payment: refused, {no}")
+        await self._bank.moved([(order.channel_ref or "", order.amount)])
 
     async def _correct(self) -> None:
         slip = await self._fund.adjust("noodles", self._number("slip"), 250, "credit", "a receipt found")
-        try:
-            await self._fund.approve(slip)
-        except Refused as no:
-            _report(f"dev requests an adjustment of 2.50 for noodles and cannot approve it: {no.problem.code}")
+        no = await _refusal("approval-needs-another", self._fund.approve(slip))
+        _report(f"dev requests an adjustment of 2.50 for noodles and cannot approve it: {no}")
         slip = await self._checker.approve(slip)
         _report(f"dev-checker approves it: {slip.state}")
 
     async def _settle(self) -> None:
         settled = await self._fund.settle(LATE, self._number("settle"))
-        _report(f"{LATE} is settled: {_money(settled.amount)} pending, including a fee of {_money(settled.fee)}")
+        _report(f"{LATE} is settled: {money(settled.amount)} pending, including a fee of {money(settled.fee)}")
 
     async def _bank_statement(self) -> None:
-        """Post the channel's cost, then import the bank's statement."""
-        cost = await self._fund.channel_cost(self._number("cost"), CHANNEL, 1_234, "CNY")
-        await self._notify_bank([(str(cost.id), -cost.amount)])
-        await self._behave(extra=1)
-        day = datetime.now(UTC).date()
-        async with self._http.get(f"{self._bank}/statements/{day}") as response:
-            statement = await response.json()
-        await self._behave()
+        """Post the channel's cost, then import the bank's statement, which has a line too many."""
+        cost = await self._fund.channel_cost(self._number("cost"), CHANNEL, 1_234, CURRENCY)
+        await self._bank.moved([(str(cost.id), -cost.amount)])
+        await self._bank.behave(extra=1)
+        statement = await self._bank.statement()
+        await self._bank.behave()
         lines = [StatementLine(line["channel_ref"] or line["ref"], line["amount"]) for line in statement["lines"]]
-        report = await self._fund.import_statement(CHANNEL, statement["statement_no"], "CNY", lines)
-        counts = ", ".join(f"{count:,} {outcome}" for outcome, count in report["counts"].items() if count)
+        report = await self._fund.import_statement(CHANNEL, statement["statement_no"], CURRENCY, lines)
+        counts = ", ".join(f"{number:,} {outcome}" for outcome, number in report["counts"].items() if number)
         _report(f"day end: the bank's statement has {len(lines):,} lines: {counts}")
         differences = [UUID(line["booked"]) for line in report["lines"] if line.get("booked")]
         approved = await self._checker.approve_many(differences) if differences else []
         states = ", ".join(sorted({str(result.state) for result in approved})) or "none"
         _report(f"dev-checker approves {len(approved)} bank differences against suspense: {states}")
 
+    async def _ended(self, order: Order) -> Order:
+        give_up_at = time.monotonic() + ENDS_S
+        while order.state not in ("paid", "bounced"):
+            if time.monotonic() > give_up_at:
+                raise Unexpected(f"withdrawal {order.order_no} is still {order.state}")
+            await asyncio.sleep(0.1)
+            order = await self._fund.order("withdrawal", order.id) or order
+        return order
+
     async def _available(self, merchant: str) -> int:
         account = await self._accounts.account(f"merchant:{merchant}:available")
         return 0 if account is None else account.balance.available
 
-    async def _show(self, when: str) -> None:
-        print(f"\n{when}:", flush=True)
-        async for name, balances in self._balances():
-            print(f"  {name:24} " + "  ".join(f"{what} {_money(amount):>14}" for what, amount in balances), flush=True)
-        print(flush=True)
+    async def _show(self, when: str, merchants: Sequence[str] = MERCHANTS) -> None:
+        await show_merchants(self._accounts, merchants, when, CURRENCY)
 
-    async def _balances(self) -> AsyncIterator[tuple[str, list[tuple[str, int]]]]:
-        for merchant in MERCHANTS:
-            parts = []
-            for part in ("available", "pending", "receivable"):
-                account = await self._accounts.account(f"merchant:{merchant}:{part}")
-                parts.append((part, 0 if account is None else account.balance.posted))
-            yield merchant, parts
-        names = (f"bank:{CHANNEL}", "income:fee", f"transit:payout:{CHANNEL}", "expense:channel")
-        for id_ in (*names, "suspense:over", "suspense:short"):
-            account = await self._accounts.account(id_)
-            yield id_, [("posted   ", 0 if account is None else account.balance.posted)]
-
-    async def _notify_bank(self, moved: Sequence[tuple[str, int]]) -> None:
-        """Report movements other than payouts to the simulated bank."""
-        for start in range(0, len(moved), 50):
-            await asyncio.gather(*(self._receipt(ref, amount) for ref, amount in moved[start : start + 50]))
-
-    async def _receipt(self, ref: str, amount: int) -> None:
-        async with self._http.post(f"{self._bank}/receipts", json={"channel_ref": ref, "amount": amount}) as response:
-            response.raise_for_status()
-
-    async def _behave(self, **how: float) -> None:
-        async with self._http.post(f"{self._bank}/behaviour", json=how) as response:
-            response.raise_for_status()
+    def _number(self, what: str) -> str:
+        return f"{what}-{next(self._numbers)}"
 
 
-def _money(amount: int) -> str:
-    return f"{amount / 100:,.2f}"
+async def _refusal(code: str, call: Awaitable[Order]) -> str:
+    """Return the detail of the refusal of a call. Raises Unexpected if the call is not refused with `code`."""
+    try:
+        order = await call
+    except Refused as no:
+        if no.problem.code != code:
+            raise Unexpected(f"expected the refusal {code}, and the refusal was {no}") from None
+        return f"{code} ({no.problem.detail})"
+    raise Unexpected(f"expected the refusal {code}, and {order.kind} {order.order_no} is {order.state}")
 
 
 def _report(what: str) -> None:
     print(f"- {what}", flush=True)
-
-
-def _progress(share: float | None, what: str) -> None:
-    if not sys.stderr.isatty():
-        return
-    if share is None:
-        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-        return
-    filled = int(BAR * min(1.0, share))
-    print(f"\r[{'#' * filled}{'.' * (BAR - filled)}] {what}", end="", file=sys.stderr, flush=True)

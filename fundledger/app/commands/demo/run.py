@@ -1,4 +1,4 @@
-"""CLI command `fundledger demo`: sample traffic in temporary services, then a verification of their books."""
+"""Demo: the services of the day. They run in a temporary directory, and stop at the end."""
 
 import asyncio
 import contextlib
@@ -10,17 +10,20 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import aiohttp
+
 from fundledger.app.commands.books import run_verify
-from fundledger.app.commands.demo_day import Day
+from fundledger.app.commands.demo.bank import Bank
+from fundledger.app.commands.demo.day import Day, Unexpected
 from fundledger.app.host.preflight import CannotServe
 from fundledger.client import AccountService, Fault, FundService, Refused
 from fundledger.settings import PREFIX, SIMULATOR_TOKEN, Settings
 
 
-async def run_demo(settings: Settings, seconds: int, rate: int) -> int:
-    """Run the demo and return the exit status of the final verification.
+async def run_demo(settings: Settings, seconds: int, rate: int, keep: bool) -> int:
+    """Run the demo and return the exit status of the final verification. `keep`: the services run until Ctrl-C.
 
-    Raises CannotServe if the services do not start or a request fails.
+    Raises CannotServe if the services do not start, or if a step of the day fails.
     """
     with tempfile.TemporaryDirectory(prefix="fundledger-demo-") as folder:
         data_dir = Path(folder)
@@ -42,8 +45,10 @@ async def run_demo(settings: Settings, seconds: int, rate: int) -> int:
             print("Verification of the books of both databases and of their agreement:", flush=True)
             ours = {"data_dir": data_dir, "account_dsn": "", "fund_dsn": "", "fund": "on"}
             status = await run_verify(lambda: settings.model_copy(update=ours), as_json=False)
-        except (Fault, Refused) as error:
-            raise CannotServe(f"a request of the demo failed: {error}; the services' log is {log}") from None
+            if keep:
+                await _keep(process, data_dir, ports)
+        except (Fault, Refused, Unexpected, aiohttp.ClientError) as error:
+            raise CannotServe(f"a step of the demo failed: {error}; the services' log is {log}") from None
         finally:
             if process.returncode is None:
                 process.send_signal(signal.SIGTERM)
@@ -61,8 +66,33 @@ async def _run_day(data_dir: Path, ports: Sequence[int], seconds: int, rate: int
         AccountService(account_url, token) as accounts,
         FundService(fund_url, token, connections=400) as fund,
         FundService(fund_url, checker_token) as checker,
+        Bank(bank_url, bank_token) as bank,
     ):
-        await Day(accounts, fund, checker, bank_url, bank_token, seconds, rate).run()
+        await Day(accounts, fund, checker, bank, seconds, rate).run()
+
+
+async def _keep(process: asyncio.subprocess.Process, data_dir: Path, ports: Sequence[int]) -> None:
+    """Print where the services are, and wait for SIGINT, SIGTERM or the end of the services."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    account_url, fund_url, bank_url = (f"http://127.0.0.1:{port}" for port in ports)
+    print(
+        f"The services keep running:\n"
+        f"  account service  {account_url}    reference {account_url}/docs\n"
+        f"  fund service     {fund_url}    reference {fund_url}/docs\n"
+        f"  simulator        {bank_url}\n"
+        f"  tokens           {data_dir / 'dev-token'}, {data_dir / 'dev-checker-token'}\n"
+        f"  try              curl -s {fund_url}/v1/merchants/tea-house/bill "
+        f'-H "Authorization: Bearer $(cat {data_dir / "dev-token"})" -H "Accept: text/csv"\n'
+        f"  Ctrl-C stops them and deletes their data",
+        flush=True,
+    )
+    waits = {asyncio.ensure_future(stop.wait()), asyncio.ensure_future(process.wait())}
+    _, pending = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in pending:
+        wait.cancel()
 
 
 def _serve(data_dir: Path, ports: Sequence[int]) -> list[str]:
