@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 
 from fundledger.database.statements import load
+from fundledger.fund.store.queries import ORDER_COLUMNS
 from tests.support.database import Databases
 from tests.support.row_cases import Block, read_cases
 from tests.support.statement_rows import outcome
 
 STATEMENTS = {}
 for _package in ("fundledger.fund", "fundledger.app.fund"):
-    STATEMENTS.update(load(_package))
+    STATEMENTS.update(load(_package, order=ORDER_COLUMNS))
 DEFAULTS, BLOCKS = read_cases(Path(__file__).with_suffix(".txt"))
 
 

@@ -12,8 +12,8 @@ _loaded: dict[str, dict[str, str]] = {}
 _load = fundledger.database.statements.load
 
 
-def _load_and_keep(package: str) -> dict[str, str]:
-    statements = _load(package)
+def _load_and_keep(package: str, **lists: str) -> dict[str, str]:
+    statements = _load(package, **lists)
     # A package may be loaded by several modules, each of which has a dictionary of its own.
     _loaded.setdefault(f"{package.replace('.', '/')}/sql/{len(_loaded)}", statements)
     return statements
@@ -27,8 +27,16 @@ def watch_statements() -> None:
 def install(root: Path, file: str, source: str, where: str) -> bool:
     """Install a mutant. Return False if that is not possible: a new process then has to import the mutant."""
     if file.endswith(".sql"):
-        return _install_statement(file, (root / file).read_text(), source)
+        return _install_statement(file, as_loaded((root / file).read_text()), as_loaded(source))
     return bool(where) and _install_function(str(root / file), source, where)
+
+
+def as_loaded(text: str) -> str:
+    """Return the text of an SQL file as its package loads it: with the columns of an order."""
+    # Not imported above, because `watch_statements` has to be called before modules load their statements.
+    from fundledger.fund.store.queries import ORDER_COLUMNS
+
+    return text.replace("{order}", ORDER_COLUMNS)
 
 
 def _install_statement(file: str, original: str, source: str) -> bool:

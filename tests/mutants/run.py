@@ -24,6 +24,7 @@ from typing import Any, Literal, Self, TextIO
 import asyncpg
 import pytest
 
+from tests.mutants.inplace import as_loaded
 from tests.mutants.mutant import Mutant
 from tests.mutants.process import wait
 
@@ -281,10 +282,10 @@ class Run:
         try:
             for mutant in mutants:
                 if mutant.file not in originals:
-                    text = (self.tree / mutant.file).read_text()
+                    text = as_loaded((self.tree / mutant.file).read_text())
                     originals[mutant.file] = [c for c in connections if await _prepares(c, text)]
                 able = originals[mutant.file]
-                if able and not any([await _prepares(connection, mutant.source) for connection in able]):
+                if able and not any([await _prepares(connection, as_loaded(mutant.source)) for connection in able]):
                     found.add(mutant.key)
         finally:
             for connection in connections:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from tests.mutants.mutant import Edit, Mutant, applied
 
 _TOKEN = re.compile(
-    r"(?P<comment>--[^\n]*|/\*.*?\*/)|(?P<space>\s+)|(?P<text>'(?:[^']|'')*'|\$\$.*?\$\$)|(?P<name>\"(?:[^\"]|\"\")*\")"
+    r"(?P<comment>--[^\n]*|/\*.*?\*/)|(?P<space>\s+)|(?P<text>'(?:[^']|'')*'|\$\$.*?\$\$)|(?P<name>\"(?:[^\"]|\"\")*\"|\{[a-z]+\})"
     r"|(?P<parameter>\$\d+)|(?P<number>\d+(?:\.\d+)?)|(?P<word>[A-Za-z_][A-Za-z_0-9]*)"
     r"|(?P<operator>::|[-+*/<>=~!@#%^&|?]+)|(?P<mark>[(),;.:\[\]])",
     re.DOTALL,

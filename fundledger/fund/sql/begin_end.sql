@@ -8,8 +8,4 @@ UPDATE fund.orders o SET ending = $2, channel_ref = $3, reason = $4, due_at = cl
                          step_asked_at = coalesce(o.step_asked_at, clock_timestamp())
 WHERE o.id = $1 AND o.kind = 'withdrawal' AND o.state IN ('posted', 'sent', 'unknown')
   AND (o.ending IS NULL OR o.ending = $2) AND o.mac IS NOT DISTINCT FROM $9
-RETURNING o.id, o.kind, o.merchant, o.order_no, o.state, o.amount, o.fee, o.currency, o.digest, o.voucher_id, o.module,
-       o.created_at, o.channel, o.channel_ref, o.settle, o.of_order, o.from_pending, o.to_receivable, o.fee_waived,
-       o.fee_version, o.direction, o.reason, o.ticket, o.approved_by, o.attempt, o.ending, o.reversed_by, o.problem,
-       o.posted_at, o.due_at, o.seq, o.stuck_from, o.of_voucher,
-       o.end_voucher_id, o.mac, o.mac_key, o.voucher_format, o.layout, o.set_off, o.end_set_off, o.parking, o.parked_voucher_id
+RETURNING {order}

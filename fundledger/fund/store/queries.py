@@ -2,6 +2,13 @@
 insert_orders.sql.
 """
 
-from fundledger.database.statements import load
+from typing import Final
 
-SQL = load("fundledger.fund")
+from fundledger.database.statements import load
+from fundledger.fund.model.order import Order
+
+ORDER_COLUMNS: Final = ", ".join(f"o.{name}" for name in Order.__struct_fields__)
+"""The columns of an order: `{order}` in a query. They are listed, because `o.*` would change the result of a prepared
+query when a migration adds a column.
+"""
+SQL: Final = load("fundledger.fund", order=ORDER_COLUMNS)

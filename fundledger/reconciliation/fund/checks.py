@@ -11,6 +11,7 @@ from fundledger.database.statements import load
 from fundledger.fund.model.ids import Ids, ids_key
 from fundledger.fund.store.macs import OrderMacs, open_macs
 from fundledger.fund.store.migrate import PACKAGE
+from fundledger.fund.store.queries import ORDER_COLUMNS
 from fundledger.fund.store.queries import SQL as FUND_SQL
 from fundledger.reconciliation.definitions import FUND, check_definitions, check_migrations, read_manifest
 from fundledger.reconciliation.fund.ids import OrderIds
@@ -23,7 +24,7 @@ from fundledger.reconciliation.reading import Connection, Names, Rows, rows
 from fundledger.reconciliation.report import Check, Fund
 from fundledger.security.keys import KeyFault, Keys
 
-SQL: Final = load("fundledger.reconciliation.fund")
+SQL: Final = load("fundledger.reconciliation.fund", order=ORDER_COLUMNS)
 CONSISTENT: Final = "fund_orders_consistent"
 EQUAL: Final = "fund_equals_account"
 GUARDS_CHECK: Final = "fund_guards_in_force"
