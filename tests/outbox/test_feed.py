@@ -9,6 +9,7 @@ import pytest
 
 from fundledger.database.statements import load
 from fundledger.fund.store.events import fund_feed
+from fundledger.fund.store.queries import ORDER_COLUMNS
 from fundledger.fund.store.queries import SQL as FUND_SQL
 from fundledger.outbox import feed as feed_module
 from fundledger.outbox import watermark as horizon
@@ -47,7 +48,7 @@ def seqs(events: list[Event]) -> list[int]:
 
 @pytest.mark.parametrize("package", ["jobs", "outbox", "fund"])
 async def test_every_statement_can_be_prepared_and_says_what_it_does(pool: Pool, package: str) -> None:
-    for name, statement in load(f"fundledger.{package}").items():
+    for name, statement in load(f"fundledger.{package}", order=ORDER_COLUMNS).items():
         assert statement.startswith("-- "), name
         if not name.endswith("_ledger") and not name.startswith("migration_"):
             async with pool.acquire() as connection:
