@@ -20,6 +20,7 @@ import pytest
 
 from fundledger.fund.channels.channel import ChannelAway, ChannelSilent, Payout, Standing, StatementLine
 from fundledger.fund.jobs import settle, stuck
+from fundledger.fund.jobs.payout_funds import PayoutFunds
 from fundledger.fund.jobs.payout_sending import Pace, PayoutSender, Sending
 from fundledger.fund.jobs.payouts import Payouts
 from fundledger.fund.jobs.settle import Settler
@@ -32,6 +33,7 @@ from tests.fund.test_machine import FROZEN, Machine
 from tests.support.fund_books import prove_fund
 from tests.support.fund_model import Asked, Shop
 from tests.support.fund_script import AFTER, BEFORE, HEARD, STOP, STUCK, UNHEARD, UNSURE, ScriptedWorker
+from tests.support.fund_worker import EveryChannel
 from tests.support.length import unless_long
 from tests.support.running import RunningService
 
@@ -208,7 +210,9 @@ class JobsMachine(Machine):
             await self.worker.accounts.freeze(f"merchant:{shop.id}:available", "tests", "all")
         self.model.frozen = {"available"} if shops else set()
         self.bank.calls.clear()
-        payouts = Payouts(self.worker.pool, self.worker.batcher, {self.channel: self.bank}, AT_ONCE)
+        # A person sends the refunds of this channel: they stay `posted`. test_refund_payouts.py has those that are sent.
+        funds = PayoutFunds(self.worker.pool, self.worker.gateway, EveryChannel(refund="manual"))
+        payouts = Payouts(self.worker.pool, self.worker.batcher, {self.channel: self.bank}, AT_ONCE, funds=funds)
         await self.worker.run(payouts.pay_out_some(), how)
         calls, self.calls, self.has = Counter(self.bank.calls), Counter[tuple[str, str]](), before
         answered = [self.asked_after(order, how) for order in opened]

@@ -60,7 +60,7 @@ class ScriptedAccounts(AccountService):
         return results
 
     def _end_retries(self, ids: set[UUID]) -> None:
-        """Raise TimeoutError if a batch repeats a call that it heard nothing of, as if its time were over. So the first
+        """Raise TimeoutError if a batch repeats a call that was not answered, as if its time were over. So the first
         call is always made, however slow the machine is, and no step waits.
         """
         if self.how in UNHEARD and ids <= self.tried and self.in_batch():

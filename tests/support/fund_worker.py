@@ -12,7 +12,7 @@ from fundledger.fund.channel_check import Registry
 from fundledger.fund.jobs.recover import Recoverer
 from fundledger.fund.model import accounts
 from fundledger.fund.model.answer import Answer, Taken
-from fundledger.fund.model.channel import Channel
+from fundledger.fund.model.channel import Channel, RefundMethod
 from fundledger.fund.model.order import Kind, Order, State
 from fundledger.fund.model.person import Role
 from fundledger.fund.model.requests import REQUESTS, Fee, MerchantRequest, Request
@@ -37,9 +37,12 @@ class EveryChannel:
 
     names: tuple[str, ...] = ()
 
+    def __init__(self, refund: RefundMethod = "payout") -> None:
+        self._refund = refund
+
     def known(self, name: str, currency: str) -> Channel:
         account = accounts.bank(name, currency)
-        return Channel(name, currency, account, "http", False, None, "open", "tests", datetime.now(UTC))
+        return Channel(name, currency, account, "http", False, None, "open", "tests", datetime.now(UTC), self._refund)
 
     async def get(self, name: str, currency: str) -> Channel:
         return self.known(name, currency)

@@ -1,4 +1,4 @@
--- Take due orders for recovery: orders that are `posting`, and withdrawals whose recorded end is not posted. $1 limit,
+-- Take due orders for recovery: orders that are `posting`, and orders whose recorded end is not posted. $1 limit,
 -- $2 seconds until a new order is due again. This time grows with the age of the order since its creation, or since its
 -- current step was recorded, up to twelve times $2 after 11 minutes. Concurrent calls get different orders. Rows: the orders. Locks: these orders.
 UPDATE fund.orders o SET due_at = clock_timestamp() + make_interval(secs => $2 *

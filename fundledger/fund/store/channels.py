@@ -15,7 +15,8 @@ import msgspec
 
 from fundledger.fund.model import accounts
 from fundledger.fund.model.change import Change
-from fundledger.fund.model.channel import SETTINGS, UPGRADE, Channel, ChannelPatch, ChannelRequest
+from fundledger.fund.model.channel import SETTINGS, UPGRADE, Channel, ChannelPatch, ChannelRequest, RefundMethod
+from fundledger.fund.model.order import Kind
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.store.mac_layouts import CHANNEL, channel_fields
 from fundledger.fund.store.macs import OrderMacs, Tampered
@@ -71,7 +72,10 @@ class Channels:
         """Return a channel, read through the cache. Register a channel that the settings name. Raises Tampered."""
         found = await self.find(name, currency)
         if found is None and name in self._automatic:
-            new = _new(ChannelRequest(name, currency, "http", self._automatic[name], None), SETTINGS)
+            # A person may make the refunds of a channel that was in use before refunds were sent.
+            of = [channel.refund for channel in self._known.values() if channel.name == name]
+            refund: RefundMethod = of[0] if of else "payout" if name == SIMULATOR else "manual"
+            new = _new(ChannelRequest(name, currency, "http", self._automatic[name], None, refund), SETTINGS)
             await _insert(self._pool, self._macs, new)
             await self.look()
             found = self.known(name, currency)
@@ -116,12 +120,17 @@ class Channels:
         patch = _decode_patch(change.body)
         given = {name: value for name in _PATCHED if (value := getattr(patch, name)) is not msgspec.UNSET}
         new = msgspec.structs.replace(_channel(row), **given, registered_by=change.maker)
+        if new.sends(Kind.REFUND) and not _channel(row).sends(Kind.REFUND):
+            waiting = await connection.fetchval(SQL["refunds_waiting"], name, currency)
+            if waiting:
+                detail = f"{waiting} refunds of {change.subject} are posted: report their ends first"
+                return Refusal(Code.REFUNDS_WAITING, detail, "refund")
         changed = new.payout, new.references_unique, new.overdraft, new.state, new.registered_by
-        await connection.execute(SQL["change_channel"], name, currency, *changed, *_seal(self._macs, new))
+        await connection.execute(SQL["change_channel"], name, currency, *changed, *_seal(self._macs, new), new.refund)
         return None
 
 
-_PATCHED: Final = ("payout", "references_unique", "overdraft", "state")
+_PATCHED: Final = ("payout", "references_unique", "overdraft", "refund", "state")
 
 
 def exists(name: str, currency: str) -> Refusal:
@@ -149,16 +158,16 @@ async def read_channels(connection: Any, macs: OrderMacs) -> tuple[list[Channel]
 
 async def register_used(connection: Any, macs: OrderMacs) -> None:
     """Register the channels of existing orders, so that an upgrade refuses nothing. Call this in the transaction of the
-    migration that created the registry.
+    migration that created the registry. A person made the refunds of the earlier version.
     """
     for name, currency in await connection.fetch(SQL["used_channels"]):
-        await _insert(connection, macs, _new(ChannelRequest(name, currency, "http", False, None), UPGRADE))
+        await _insert(connection, macs, _new(ChannelRequest(name, currency, "http", False, None, "manual"), UPGRADE))
 
 
 def _new(request: ChannelRequest, by: str) -> Channel:
     account = accounts.bank(request.name, request.currency)
     terms = request.payout, request.references_unique, request.overdraft
-    return Channel(request.name, request.currency, account, *terms, "open", by, datetime.now(UTC))
+    return Channel(request.name, request.currency, account, *terms, "open", by, datetime.now(UTC), request.refund)
 
 
 async def _insert(connection: Any, macs: OrderMacs, channel: Channel) -> bool:

@@ -124,6 +124,10 @@ async def examples_are_answered(fund: FundClient, other: FundClient) -> None:
                 )
             )
         )
+        if path == "/v1/payout-returns":
+            # Only a withdrawal that is paid can return.
+            paid = await fund.post(f"/v1/withdrawals/{ids['withdrawals']}/paid", {"channel_ref": "P-20261123-1"})
+            assert paid.status == 200, paid
         for more in before.get(path, ()):
             assert (await fund.post("/v1/payments", {**payment, **more})).status == 201
         body = ours(json.dumps(operation["requestBody"]["content"]["application/json"]["example"]))
@@ -132,8 +136,10 @@ async def examples_are_answered(fund: FundClient, other: FundClient) -> None:
         if is_missing:
             url = path.replace("{id}", str(uuid.uuid4()))
         if path.endswith("/bounced"):
-            drawn = {"merchant": f"e-{fund.salt}", "order_no": "b", "amount": 1, "channel": "simulator"}
-            url = f"/v1/withdrawals/{(await fund.post('/v1/withdrawals', drawn)).json['id']}/bounced"
+            members = {"merchant": f"e-{fund.salt}", "order_no": "b", "amount": 1}
+            of = {"channel": "simulator"} if "withdrawals" in path else {"payment_order_no": f"{fund.salt}-0001"}
+            collection = path.removesuffix("/{id}/bounced")
+            url = f"{collection}/{(await fund.post(collection, {**members, **of})).json['id']}/bounced"
         asker = other if path.endswith("/approve") else fund
         answer = await asker.post(url, body=body.encode())
         done = next(status for status in ("201", "200", "202") if status in operation["responses"])

@@ -249,6 +249,37 @@ async def test_a_channel_is_registered_and_changed_by_two_identities(place: Plac
     assert patched.json["id"] not in [change["id"] for change in waiting]
 
 
+async def test_refunds_that_a_person_may_have_made_are_not_sent_after_a_change(place: Place) -> None:
+    merchant = await place.tests.shop(f"r{uuid.uuid4().hex[:6]}")
+    name = await registered(place, "byhand", payout="http", refund="manual")
+    assert (await paid(place, merchant, "p", 1_000, name)).status == 201
+    asked = {"merchant": merchant, "order_no": "r", "payment_order_no": "p", "amount": 10}
+    refund = await place.tests.post("/v1/refunds", asked)
+    assert (refund.status, refund.json["state"]) == (201, "posted")
+    change = await place.tests.patch(f"/v1/channels/{name}", {"currency": "CNY", "refund": "payout"})
+    approve = f"/v1/changes/{change.json['id']}/approve"
+    assert is_problem(await place.others.post(approve), 422, "refunds-waiting")
+    assert (await place.tests.get(f"/v1/changes/{change.json['id']}")).json["state"] == "waiting"
+    ended = await place.tests.post(f"/v1/refunds/{refund.json['id']}/paid", {"channel_ref": f"B-{place.salt}"})
+    assert (ended.status, ended.json["state"]) == (200, "paid")
+    assert (await place.others.post(approve)).json["state"] == "applied"
+
+
+async def test_a_channel_that_the_settings_name_makes_no_refunds_of_its_own(place: Place) -> None:
+    """It may have been in use before refunds were sent. Another currency has the method of the first one."""
+    channels, name = place.service.channels, f"auto-{place.salt}"
+    channels._automatic = {**channels._automatic, name: True}
+    found = await channels.get(name, "CNY")
+    assert found
+    assert (found.payout, found.refund) == ("http", "manual")
+    change = await place.tests.patch(f"/v1/channels/{name}", {"currency": "CNY", "refund": "http"})
+    assert (await place.others.post(f"/v1/changes/{change.json['id']}/approve")).json["state"] == "applied"
+    await channels.look()
+    found = await channels.get(name, "USD")
+    assert found
+    assert (found.payout, found.refund) == ("http", "http")
+
+
 async def test_a_withdrawal_beyond_the_bank_account_of_its_channel_is_refused(place: Place) -> None:
     merchant = await place.tests.shop(f"w{uuid.uuid4().hex[:6]}")
     paying = await registered(place, "payout")

@@ -28,13 +28,17 @@ class Bank:
 
     async def moved(self, movements: Sequence[tuple[str, int]]) -> None:
         """Report the amounts that the bank received (positive) or paid (negative), by reference. The bank knows its
-        payouts already.
+        payouts, refunds and returns already.
         """
         for start in range(0, len(movements), CONCURRENT):
             some = movements[start : start + CONCURRENT]
             await asyncio.gather(
                 *(self._post("receipts", {"channel_ref": ref, "amount": amount}) for ref, amount in some)
             )
+
+    async def return_payout(self, ref: str) -> dict[str, Any]:
+        """Return a payout that is paid, and return its `amount` and the `channel_ref` of the return."""
+        return await self._post(f"payouts/{ref}/return", {})
 
     async def behave(self, **faults: float) -> None:
         """Configure the faults of the bank. Without arguments it has none."""
@@ -48,6 +52,8 @@ class Bank:
             statement: dict[str, Any] = await response.json()
             return statement
 
-    async def _post(self, path: str, body: object) -> None:
+    async def _post(self, path: str, body: object) -> dict[str, Any]:
         async with self._http.post(f"{self._url}/{path}", json=body) as response:
             response.raise_for_status()
+            answer: dict[str, Any] = await response.json()
+            return answer

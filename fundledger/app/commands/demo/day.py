@@ -13,7 +13,7 @@ from fundledger.app.commands.demo.bank import Bank
 from fundledger.app.commands.demo.tables import money, show_merchants, show_trial_balance
 from fundledger.app.commands.demo.traffic import Traffic
 from fundledger.client import AccountService, FundService, Refused
-from fundledger.client.fund_types import Fee, Order, Payment, StatementLine
+from fundledger.client.fund_types import Fee, Kind, Order, Payment, StatementLine
 
 MERCHANTS: Final = ("tea-house", "book-shop", "noodles", "bicycles", "flowers", "cinema", "late-settler", "returns")
 HOT: Final = MERCHANTS[0]
@@ -96,18 +96,44 @@ class Day:
         refund = self._fund.refund(order.merchant, self._number("back"), order.order_no, 1)
         no = await _refusal("refund-exceeds-payment", refund)
         _report(f"a refund of 0.01 on a fully refunded payment: refused, {no}")
-        await self._bank.moved([(str(refund.id), -refund.amount) for refund in refunds])
+        states = {(await self._ended(refund)).state for refund in refunds}
+        _report(f"the bank sends them to the payers: {', '.join(sorted(states))}")
+        others = [merchant for merchant in MERCHANTS if merchant not in (OWES, LATE)]
+        chosen = {order.id for order in some}
+        await self._refund_again(next(order for order in self._traffic.some(others, 21) if order.id not in chosen))
+
+    async def _refund_again(self, payment: Order) -> None:
+        """Refund a payment whose payer's account is closed: the refund bounces, and the payment is refunded again."""
+        refunds = []
+        for bounce_rate in (1.0, 0.0):
+            await self._bank.behave(bounce_rate=bounce_rate)
+            number = self._number("back")
+            refund = await self._fund.refund(payment.merchant, number, payment.order_no, payment.amount)
+            refunds.append(await self._ended(refund))
+        bounced, again = refunds
+        _report(f"a refund of {money(bounced.amount)}: {bounced.state} ({bounced.reason}); another one: {again.state}")
 
     async def _withdraw(self) -> None:
-        """Make three withdrawals: one is paid, one bounces, one exceeds the balance."""
+        """Make three withdrawals: one is paid and returns later, one bounces, one exceeds the balance."""
         paid = await self._ended(await self._fund.withdraw(HOT, self._number("out"), 50_000, CHANNEL))
         _report(f"{HOT} withdraws 500.00: {paid.state}, bank reference {paid.channel_ref}")
+        await self._return(paid)
         await self._bank.behave(bounce_rate=1.0)
         bounced = await self._ended(await self._fund.withdraw("book-shop", self._number("out"), 10_000, CHANNEL))
         await self._bank.behave()
         _report(f"book-shop withdraws 100.00: {bounced.state} ({bounced.reason}), amount and fee returned")
         too_much = self._fund.withdraw("flowers", self._number("out"), 10**9, CHANNEL)
         _report(f"flowers withdraws 10,000,000.00: refused, {await _refusal('insufficient-funds', too_much)}")
+
+    async def _return(self, paid: Order) -> None:
+        """Let the payee's bank return a payout that is paid."""
+        found = await self._bank.return_payout(str(paid.id))
+        returned = found["amount"], found["channel_ref"]
+        back = await self._fund.return_payout(paid.merchant, self._number("returned"), paid.order_no, *returned)
+        _report(
+            f"the payee's bank returns it later, reference {back.channel_ref}: {money(back.net)} to {paid.merchant}, "
+            f"the fee is kept"
+        )
 
     async def _charge_back(self) -> None:
         """Charge a payment back after the merchant has withdrawn nearly all its money. The merchant owes the rest."""
@@ -163,12 +189,13 @@ class Day:
         _report(f"dev-checker approves {len(approved)} bank differences against suspense: {states}")
 
     async def _ended(self, order: Order) -> Order:
+        kind: Kind = "refund" if order.kind == "refund" else "withdrawal"
         give_up_at = time.monotonic() + ENDS_S
         while order.state not in ("paid", "bounced"):
             if time.monotonic() > give_up_at:
-                raise Unexpected(f"withdrawal {order.order_no} is still {order.state}")
+                raise Unexpected(f"{kind} {order.order_no} is still {order.state}")
             await asyncio.sleep(0.1)
-            order = await self._fund.order("withdrawal", order.id) or order
+            order = await self._fund.order(kind, order.id) or order
         return order
 
     async def _available(self, merchant: str) -> int:
