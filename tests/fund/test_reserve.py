@@ -12,12 +12,12 @@ import asyncpg
 import msgspec
 import pytest
 
-from fundledger.fund.model import requests
 from fundledger.fund.model.answer import OrderFault
 from fundledger.fund.model.drafts import Draft, draft_of
 from fundledger.fund.model.merchant import Merchant
 from fundledger.fund.model.order import PLATFORM, Kind, Order, State
 from fundledger.fund.model.refusal import Code, Refusal
+from fundledger.fund.model.request_types import REQUESTS
 from fundledger.fund.model.transitions import FIRST
 from fundledger.fund.store import orders
 from fundledger.fund.store import reservations as reserve
@@ -82,7 +82,7 @@ class World:
     def draft(self, kind: Kind, *, limit: int | None = None, at: datetime = AT, **members: Any) -> Draft:
         if kind is not Kind.CHANNEL_COST:
             members = {"merchant": self.name, **members}
-        request = requests.REQUESTS[kind](order_no=self.number(), **members)
+        request = REQUESTS[kind](order_no=self.number(), **members)
         merchant = None if request.whose == PLATFORM else self.merchant(limit, request.whose)
         draft = draft_of(request, merchant, "dev", at, 0.0, IDS)
         assert isinstance(draft, Draft), draft
