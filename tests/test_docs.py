@@ -197,8 +197,8 @@ def test_the_order_states_are_those_of_the_code():
         "all": set(Kind),
         "all but withdrawals": others,
         "withdrawals": {Kind.WITHDRAWAL},
-        "payments, chargebacks": set(FACTS),
-        "all but payments and chargebacks": set(Kind) - FACTS,
+        "payments, chargebacks, split payments, split chargebacks": set(FACTS),
+        "all but payments, chargebacks, split payments and split chargebacks": set(Kind) - FACTS,
         "under dual control": set(DUAL_CONTROL),
     }
     rows = [

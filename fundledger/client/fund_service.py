@@ -14,6 +14,7 @@ from fundledger.client.connection import Answer, converted, decoder, found
 from fundledger.client.faults import ContractBroken, Fault, OutcomeUnknown, Refused
 from fundledger.client.fund_lists import FundLists
 from fundledger.client.fund_registry import FundRegistry
+from fundledger.client.fund_splits import FundSplits
 from fundledger.client.fund_types import (
     PATHS,
     ApprovalResult,
@@ -26,6 +27,7 @@ from fundledger.client.fund_types import (
     OrderRefused,
     Payment,
     PaymentResult,
+    ReversedKind,
     StatementLine,
     Step,
     Webhook,
@@ -73,7 +75,7 @@ _report = decoder(dict[str, Any])
 _anything = decoder(msgspec.Raw)
 
 
-class FundService(FundLists, FundRegistry):
+class FundService(FundLists, FundRegistry, FundSplits):
     """Client of the fund service. Open it with `async with FundService(base_url, token) as fund`.
 
     Kind, merchant and `order_no` identify an order permanently: a repeated request returns the current order, with
@@ -297,7 +299,7 @@ class FundService(FundLists, FundRegistry):
     async def reverse(
         self,
         order_no: str,
-        of_kind: Literal["payment", "channel_cost", "adjustment", "bank_difference"],
+        of_kind: ReversedKind,
         of_order_no: str,
         reason: str,
         merchant: str | None = None,

@@ -26,6 +26,20 @@ Kind = Literal[
     "channel_cost",
     "bank_difference",
     "reversal",
+    "split_payment",
+    "split_refund",
+    "split_chargeback",
+    "channel_invoice",
+    "channel_invoice_payment",
+]
+ReversedKind = Literal[
+    "payment",
+    "channel_cost",
+    "adjustment",
+    "bank_difference",
+    "split_payment",
+    "channel_invoice",
+    "channel_invoice_payment",
 ]
 PATHS: Final[dict[Kind, str]] = {
     "payment": "/v1/payments",
@@ -39,24 +53,33 @@ PATHS: Final[dict[Kind, str]] = {
     "channel_cost": "/v1/channel-costs",
     "bank_difference": "/v1/bank-differences",
     "reversal": "/v1/reversals",
+    "split_payment": "/v1/split-payments",
+    "split_refund": "/v1/split-refunds",
+    "split_chargeback": "/v1/split-chargebacks",
+    "channel_invoice": "/v1/channel-invoices",
+    "channel_invoice_payment": "/v1/channel-invoice-payments",
 }
 
 
 class Fee(msgspec.Struct, frozen=True, omit_defaults=True):
     """A fee: `basis_points` of the amount, rounded half up, plus `fixed`.
 
-    The fee is at least `minimum` and at most `maximum`, and never exceeds the amount.
+    The fee is at least `minimum` and at most `maximum`, and never exceeds the amount. `tax_basis_points`: the tax on
+    the fee, which `tax_mode` includes in the fee or adds to it. `returned`: whether refunds return the fee.
     """
 
     basis_points: int = 0
     fixed: int = 0
     minimum: int = 0
     maximum: int | None = None
+    tax_basis_points: int = 0
+    tax_mode: Literal["included", "added"] = "included"
+    returned: Literal["proportional", "none"] = msgspec.field(default="proportional", name="return")
 
 
 class FeeRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A fee rule for one product. `channel`: the channel, None for all. `effective_at`: when the rule begins, None for
-    now.
+    now. The other members are those of `Fee`.
     """
 
     product: Literal["payment", "withdrawal"]
@@ -66,6 +89,9 @@ class FeeRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     minimum: int = 0
     maximum: int | None = None
     effective_at: datetime | None = None
+    tax_basis_points: int = 0
+    tax_mode: Literal["included", "added"] = "included"
+    returned: Literal["proportional", "none"] = msgspec.field(default="proportional", name="return")
 
 
 class Merchant(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,6 +168,29 @@ class StatementLine(msgspec.Struct, frozen=True, omit_defaults=True):
     value_date: str | None = None
 
 
+class SplitPart(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The part of one merchant in the request of a split order. `commission`: the fee of a part of a split payment,
+    None for that of the merchant's own fee rule.
+    """
+
+    merchant: str
+    amount: int
+    commission: int | None = None
+
+
+class OrderPart(msgspec.Struct, frozen=True, kw_only=True):
+    """The part of one merchant in a split order. The members have the meaning that they have in `Order`."""
+
+    merchant: str
+    amount: int
+    fee: int = 0
+    net: int = 0
+    fee_version: int | None = None
+    tax: int = 0
+    set_off: int = 0
+    to_receivable: int = 0
+
+
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """An order in its current state.
 
@@ -156,8 +205,9 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     of the order to which this order refers. `from_pending`: the part of a refund or chargeback that is taken from the
     pending balance. `to_receivable`: the part of a chargeback that the merchant owes because its balance did not cover
     it; of a reversal, the set-off that it undoes. `set_off`: the part that repaid the merchant's debt. `end_set_off`:
-    the part of a bounced withdrawal that repaid it. `parked_voucher_id`: the voucher that parked the order. `replay`:
-    the order already existed.
+    the part of a bounced withdrawal that repaid it. `parked_voucher_id`: the voucher that parked the order. `tax`: the
+    part of `fee` that is tax. `parts`: the parts of a split order. `invoice_no` and `period`: the number and the month
+    of an invoice of a channel. `replay`: the order already existed.
     """
 
     id: UUID
@@ -189,6 +239,10 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     problem: Problem | None = None
     fee_version: int | None = None
     fee_waived: int = 0
+    tax: int = 0
+    parts: list[OrderPart] = []
+    invoice_no: str | None = None
+    period: str | None = None
     replay: bool = False
 
     @property
@@ -209,8 +263,8 @@ class BillLine(msgspec.Struct, frozen=True, kw_only=True):
     """A movement of a merchant's accounts: `change` is what the voucher moved, `balance` are the balances after it.
 
     `order`, `kind`, `order_no`, `amount`: the order that caused the movement, None if no order did. `fee` is positive
-    if it was charged, and negative if it was returned. `fee_version`: the version of the fee rule, None if no rule
-    applied.
+    if it was charged, and negative if it was returned; `tax` is the part of it that is tax. `fee_version`: the version
+    of the fee rule, None if no rule applied.
     """
 
     posted_at: datetime
@@ -252,6 +306,7 @@ class DaySum(msgspec.Struct, frozen=True, kw_only=True):
     orders: int
     amount: int
     fee: int
+    tax: int = 0
 
 
 class DayPage(msgspec.Struct, frozen=True, kw_only=True):

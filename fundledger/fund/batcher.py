@@ -24,12 +24,13 @@ from fundledger.fund.approvals import Approvals
 from fundledger.fund.channel_check import ChannelCheck, Registry
 from fundledger.fund.model.answer import Answer, Answering, OrderFault, Taken
 from fundledger.fund.model.drafts import Draft, draft_of
+from fundledger.fund.model.merchant import Merchant
 from fundledger.fund.model.order import PLATFORM, Kind, Order, State
 from fundledger.fund.model.refusal import Code, Refusal
-from fundledger.fund.model.requests import Request
+from fundledger.fund.model.requests import Request, SplitPayment
 from fundledger.fund.next_steps import FAULTS
 from fundledger.fund.poster import Posting
-from fundledger.fund.store import orders
+from fundledger.fund.store import orders, split_parts
 from fundledger.fund.store import reservations as reserve
 from fundledger.fund.store.macs import Tampered
 from fundledger.fund.store.merchants import Merchants, utc_now
@@ -121,7 +122,7 @@ class OrderBatcher(Approvals):
         whose = request.whose
         merchant = self._merchants.known(whose)
         is_ready = merchant is not None and self._check.is_ready(request, merchant.currency)
-        if is_ready and request.kind is not Kind.CHARGEBACK:
+        if is_ready and request.kind not in (Kind.CHARGEBACK, Kind.SPLIT_PAYMENT):
             self._take(draft_of(request, merchant, module, self._now(), self._due_s, self._ids), answer)
         else:
             self._spawn(self._look_up(request, module, answer))
@@ -143,7 +144,8 @@ class OrderBatcher(Approvals):
         """
         try:
             merchant = None if request.whose == PLATFORM else await self._merchants.get(request.whose)
-            draft = draft_of(request, merchant, module, self._now(), self._due_s, self._ids)
+            parties = await self._parties(request)
+            draft = draft_of(request, merchant, module, self._now(), self._due_s, self._ids, parties)
             if isinstance(draft, Draft):
                 order = draft.order
                 no = await self._check.refusal_of(draft)
@@ -167,6 +169,12 @@ class OrderBatcher(Approvals):
             answer(OrderFault("internal error"))
         else:
             self._take(draft, answer)
+
+    async def _parties(self, request: Request) -> dict[str, Merchant]:
+        """Return the merchants of the parts of a split payment, as far as they exist."""
+        parts = request.parts if isinstance(request, SplitPayment) else ()
+        found = {part.merchant: await self._merchants.get(part.merchant) for part in parts}
+        return {id_: merchant for id_, merchant in found.items() if merchant is not None}
 
     def _take(self, draft: Draft | Refusal, answer: Answering) -> None:
         if isinstance(draft, Refusal):
@@ -260,6 +268,7 @@ class OrderBatcher(Approvals):
                         new = await self._write_ahead(connection, wanted, decided=True) if wanted else set()
                         if len(new) < len(wanted):
                             raise _Overtaken
+                        await split_parts.insert(connection, self._macs, [draft.order for draft in wanted])
                         may_be_committed = True
                 else:
                     # A query outside a transaction block is a transaction of its own.

@@ -16,11 +16,11 @@ import msgspec
 
 from fundledger.fund.account_gateway import AccountGateway, GatewayFault, end_voucher_of
 from fundledger.fund.jobs.stuck import log_stuck, mark_stuck
-from fundledger.fund.model import accounts
+from fundledger.fund.model import accounts, split
 from fundledger.fund.model.ids import Ids
 from fundledger.fund.model.order import FACTS, Kind, Order, State
 from fundledger.fund.stats import Counted
-from fundledger.fund.store import debts, orders, sums
+from fundledger.fund.store import debts, orders, split_parts, sums
 from fundledger.fund.store import mac_layouts as rows
 from fundledger.fund.store import reservations as reserve
 from fundledger.fund.store.macs import OrderMacs
@@ -29,8 +29,8 @@ from fundledger.fund.store.queries import SQL
 from fundledger.fund.store.reported import Reported
 
 ATTEMPTS_MAX: Final = 3
-"""The maximum number of attempts to post a chargeback. The last attempt debits only the receivable account, so it
-cannot be refused for insufficient funds.
+"""The maximum number of attempts to post a chargeback. The last attempt debits only receivable accounts, so it cannot
+be refused for insufficient funds.
 """
 DEADLOCKS_MAX: Final = 5
 PARKED_S: Final = 5.0
@@ -42,6 +42,7 @@ END_AGAIN_S: Final = 30.0
 END_AGAIN_MAX_S: Final = 3600.0
 END_ATTEMPTS_MAX: Final = 200
 """The maximum number of attempts to post the end of a withdrawal without an operator: after about 8 days."""
+_CHARGEBACKS: Final = frozenset({Kind.CHARGEBACK, Kind.SPLIT_CHARGEBACK})
 DATABASE_FAULTS: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 _log = logging.getLogger(__name__)
 
@@ -168,6 +169,19 @@ class Posting:
         account = (await self.gateway.balances([id_])).get(id_)
         return 0 if account is None or account.status != "open" else max(0, account.balance.available)
 
+    async def _set_owed(self, order: Order, *, reads: bool) -> None:
+        """Set the part of a chargeback that each of its merchants owes: what exceeds its balance now. Without `reads`,
+        each merchant owes the whole. Raises GatewayFault.
+        """
+        merchants = split.merchants_of(order)
+        read = await asyncio.gather(*map(self.debitable, merchants)) if reads else [0] * len(merchants)
+        has = dict(zip(merchants, read, strict=True))
+        if order.parts is not None:
+            split.owe(order, has)
+        else:
+            rest = order.amount - order.from_pending
+            order.to_receivable = rest - min(has[order.merchant], rest)
+
     async def _try_again(self, refused: Sequence[Order]) -> list[Order]:
         """Record the next attempt of facts, each with a new voucher id. The previous attempt of a chargeback was
         refused because the merchant's balance fell after it was read. The attempt after the last one of the kind parks
@@ -181,9 +195,13 @@ class Posting:
                 async with self.pool.acquire() as connection, connection.transaction():
                     for order, new in attempts:
                         changed = new.voucher_id, new.to_receivable, new.parking, new.mac, new.mac_key
-                        row = await connection.fetchval(SQL["try_again"], order.id, new.attempt, *changed, order.mac)
+                        parts = orders.parts_text(new)
+                        row = await connection.fetchval(
+                            SQL["try_again"], order.id, new.attempt, *changed, order.mac, parts
+                        )
                         if row is not None:
                             recorded.append((order, new))
+                    await split_parts.rewrite(connection, self.macs, [new for _, new in recorded])
                     released = [order for order, new in recorded if order.set_off > new.set_off]
                     await debts.change(connection, self.macs, [], released)
         except DATABASE_FAULTS as error:
@@ -195,13 +213,13 @@ class Posting:
         return [order for order, _ in recorded]
 
     async def _next_attempt(self, order: Order) -> Order:
-        attempt, rest = order.attempt + 1, order.amount - order.from_pending
+        attempt = order.attempt + 1
         new = msgspec.structs.replace(order, attempt=attempt, voucher_id=self.ids.voucher(order.id, attempt=attempt))
-        if order.kind is Kind.CHARGEBACK and order.parking is None and attempt <= ATTEMPTS_MAX:
-            has = await self.debitable(order.merchant) if attempt < ATTEMPTS_MAX else 0
-            new.to_receivable = rest - min(has, rest)
+        if order.kind in _CHARGEBACKS and order.parking is None and attempt <= ATTEMPTS_MAX:
+            await self._set_owed(new, reads=attempt < ATTEMPTS_MAX)
         else:
-            new.parking, new.set_off, new.to_receivable = "park", 0, 0
+            new.parking = "park"
+            split.clear(new)
         self.macs.seal(new)
         return new
 
@@ -213,13 +231,16 @@ class Posting:
         try:
             async with self.pool.acquire() as connection, connection.transaction():
                 for order, problem in sorted(parked, key=lambda pair: pair[0].id):
-                    new = msgspec.structs.replace(order, state=State.PARKED, set_off=0, to_receivable=0, due_at=None)
+                    new = msgspec.structs.replace(order, state=State.PARKED, due_at=None)
+                    split.clear(new)
                     new.parked_voucher_id = order.parked_voucher_id or order.voucher_id
                     self.macs.seal(new)
                     reason, pause_s = (None, PARKED_S) if problem is None else (problem.decode(), pause_of(order))
                     changed = order.attempt, new.parked_voucher_id, reason, pause_s, new.mac, new.mac_key
-                    if await connection.fetchval(SQL["mark_parked"], order.id, *changed, order.mac) is not None:
+                    read = order.mac, orders.parts_text(new)
+                    if await connection.fetchval(SQL["mark_parked"], order.id, *changed, *read) is not None:
                         marked.append((order, new))
+                await split_parts.rewrite(connection, self.macs, [new for _, new in marked])
                 await debts.change(connection, self.macs, [], [order for order, _ in marked if order.set_off])
         except DATABASE_FAULTS as error:
             self._unrecorded("the parking", [order for order, _ in parked], error)
@@ -228,7 +249,7 @@ class Posting:
             if order.parking == "park":
                 _log.error(
                     "%s %s is parked: the accounts of merchant %s do not take it",
-                    *(order.kind, order.id, order.merchant),
+                    *(order.kind, order.id, ", ".join(split.merchants_of(order))),
                     extra={"event": "order_parked", "order": str(order.id)},
                 )
             _copy(new, order)
@@ -252,17 +273,21 @@ class Posting:
             raise Overtaken
         new = msgspec.structs.replace(order, attempt=attempt, state=State.POSTING, parking="release")
         new.voucher_id = self.ids.voucher(order.id, attempt=attempt)
-        if order.kind is Kind.CHARGEBACK:
-            rest = order.amount - order.from_pending
-            new.to_receivable = rest - min(await self.debitable(order.merchant), rest)
+        if order.kind in _CHARGEBACKS:
+            await self._set_owed(new, reads=True)
         async with self.pool.acquire() as connection, connection.transaction():
             if order.kind is Kind.PAYMENT and order.settle == "now":
                 new.set_off = await debts.set_off(connection, self.macs, order.merchant, order.amount - order.fee)
+            if order.kind is Kind.SPLIT_PAYMENT:
+                credits_ = {part.merchant: part.amount - part.fee for part in order.parts or ()}
+                split.set_off(new, await debts.set_offs(connection, self.macs, credits_))
             self.macs.seal(new)
             changed = new.voucher_id, new.set_off, new.to_receivable, due_s, new.mac, new.mac_key
-            row = await connection.fetchval(SQL["begin_release"], order.id, attempt, *changed, order.mac)
+            read = order.mac, orders.parts_text(new)
+            row = await connection.fetchval(SQL["begin_release"], order.id, attempt, *changed, *read)
             if row is None:
                 raise Overtaken
+            await split_parts.rewrite(connection, self.macs, [new])
         _copy(new, order)
         await self.post([order])
 

@@ -17,11 +17,12 @@ from fundledger.client import (
     OutcomeUnknown,
     Payment,
     Refused,
+    SplitPart,
     Unauthorized,
 )
 from fundledger.client.fund_types import PATHS
 from fundledger.fund.model.order import Kind
-from fundledger.fund.model.requests import REQUESTS, MerchantRequest
+from fundledger.fund.model.requests import REQUESTS, MerchantRequest, SplitPaymentPart, SplitRefundPart
 from tests.client.stub import CUT, Say, Stub, problem
 
 ID = uuid.UUID("00000000-0000-4000-8000-00000000000a")
@@ -41,6 +42,8 @@ ORDER: dict[str, Any] = {
     "posted_at": "2026-01-31T12:00:00.000000Z",
     "of_a_newer_server": {"x": 1},
 }
+PARTS = [SplitPart("a", 3), SplitPart("b", 2, commission=1)]
+PAID = [{"merchant": "a", "amount": 3}, {"merchant": "b", "amount": 2, "commission": 1}]
 Call = Callable[[FundService], Awaitable[Order]]
 REQUESTED: list[tuple[Kind, Call, dict[str, Any]]] = [
     (
@@ -69,6 +72,38 @@ REQUESTED: list[tuple[Kind, Call, dict[str, Any]]] = [
     ),
     (Kind.REVERSAL, lambda fund: fund.reverse("1", "payment", "p", "why", "m"), {"merchant": "m", "of_order_no": "p"}),
     (Kind.REVERSAL, lambda fund: fund.reverse("1", "channel_cost", "p", "why"), {"merchant": "platform"}),
+    (
+        Kind.SPLIT_PAYMENT,
+        lambda fund: fund.split_pay("1", 5, "CNY", "c", PARTS, "ref", "mall", "ticket"),
+        {
+            "merchant": "mall",
+            "channel_ref": "ref",
+            "ticket": "ticket",
+            "parts": msgspec.convert(PAID, list[SplitPaymentPart]),
+        },
+    ),
+    (Kind.SPLIT_PAYMENT, lambda fund: fund.split_pay("1", 5, "CNY", "c", PARTS), {"merchant": "platform"}),
+    (
+        Kind.SPLIT_REFUND,
+        lambda fund: fund.split_refund("1", "p", parts=[SplitPart("a", 2)], merchant="mall"),
+        {"merchant": "mall", "of_order_no": "p", "amount": 2, "parts": [SplitRefundPart("a", 2)]},
+    ),
+    (Kind.SPLIT_REFUND, lambda fund: fund.split_refund("1", "p", 5), {"amount": 5, "parts": None}),
+    (
+        Kind.SPLIT_CHARGEBACK,
+        lambda fund: fund.split_charge_back("1", "p", 5, channel_ref="ref"),
+        {"merchant": "platform", "of_order_no": "p", "amount": 5, "channel_ref": "ref"},
+    ),
+    (
+        Kind.CHANNEL_INVOICE,
+        lambda fund: fund.channel_invoice("1", "c", 5, "CNY", "INV-1", "2026-01"),
+        {"channel": "c", "invoice_no": "INV-1", "period": "2026-01"},
+    ),
+    (
+        Kind.CHANNEL_INVOICE_PAYMENT,
+        lambda fund: fund.pay_channel_invoice("1", "p", 5, "ref"),
+        {"of_order_no": "p", "amount": 5, "channel_ref": "ref"},
+    ),
 ]
 
 

@@ -212,7 +212,7 @@ class EndsInSql:
 
 
 DEFAULTS = {
-    **dict.fromkeys(("from_pending", "to_receivable", "fee_waived", "attempt", "set_off", "end_set_off"), 0),
+    **dict.fromkeys(("from_pending", "to_receivable", "fee_waived", "attempt", "set_off", "end_set_off", "tax"), 0),
     "layout": 2,
     "voucher_format": 1,
 }

@@ -16,24 +16,24 @@ from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
+import msgspec
 import pytest
 
 from fundledger.fund.model.answer import Taken
 from fundledger.fund.model.refusal import Refusal
-from fundledger.fund.model.requests import Fee
+from fundledger.fund.model.requests import Fee, SplitPaymentPart, SplitRefundPart
 from tests.support.fund_books import prove_fund
 from tests.support.fund_worker import FundWorker
 from tests.support.length import unless_long
-from tests.support.money_model import POSTED, Merchant, Payment, Platform, Rule, Slip
+from tests.support.money_model import OWN, POSTED, Invoice, Merchant, Payment, Platform, Rule, Slip, SplitPayment
 from tests.support.running import RunningService
 
 STEPS: Final = unless_long(1_200, 200_000)
 STEPS_MAX: Final = 10 * STEPS
 """The maximum number of steps if an outcome was not reached yet."""
-MERCHANTS: Final = unless_long(8, 50)
+MERCHANTS: Final = unless_long(12, 50)
 SEED: Final = 13
 CURRENCIES: Final = ("CNY", "USD", "JPY", "KWD")
-OWN: Final = ("available", "pending", "receivable")
 WANTED: Final = frozenset(
     {
         *(
@@ -57,6 +57,16 @@ WANTED: Final = frozenset(
         *("settlement nothing-to-settle", "settlement settlement-exceeds-pending", "refund refund-exceeds-payment"),
         *("chargeback chargeback-exceeds-payment", "refund payment-not-posted", "refund order-already-reversed"),
         *("recovery debt-exceeded", "write_off debt-exceeded", "release"),
+        *("split_payment posted", "split_payment parked", "split_refund posted", "split_refund refused"),
+        *(
+            "split_refund refund-exceeds-payment",
+            "split_refund payment-not-posted",
+            "split_refund order-already-reversed",
+        ),
+        *("split_chargeback posted", "split_chargeback parked", "split_chargeback chargeback-exceeds-payment"),
+        *("split reversal posted", "split reversal order-not-reversible", "split reversal order-already-reversed"),
+        *("channel_invoice posted", "channel_invoice_payment posted", "channel_invoice_payment invoice-exceeded"),
+        *("invoice reversal posted", "invoice reversal order-not-reversible"),
     }
 )
 """Outcomes that a run has to reach. Otherwise it proves nothing about them."""
@@ -78,6 +88,8 @@ class Run:
         self.platform = Platform(f"c-{worker.salt}")
         self.merchants: list[Merchant] = []
         self.of_platform: list[Slip] = []
+        self.invoices: list[Invoice] = []
+        self.paid_invoices: list[tuple[Invoice, Slip]] = []
         self.base: dict[str, int] = {}
         self.ids: dict[str, UUID] = {}
         self.number = 0
@@ -88,12 +100,17 @@ class Run:
 
     async def open(self) -> None:
         for n in range(MERCHANTS):
-            rule = Rule(*self.chance.choice([(0,), (60,), (100, 3), (250, 0, 10, 400)]))
-            payout = Rule(*self.chance.choice([(0,), (0, 5), (20, 1)]))
+            rule = Rule(*self.chance.choice([(0,), (60,), (100, 3), (250, 0, 10, 400)]), **self.terms())
+            payout = Rule(*self.chance.choice([(0,), (0, 5), (20, 1)]), **{**self.terms(), "keeps": False})
             currency = CURRENCIES[n % 4]
             id_ = await self.worker.merchant(f"m{n}", currency, fee_of(rule), withdrawal_fee=fee_of(payout))
             self.merchants.append(Merchant(id_, currency, rule, payout))
         self.base = await self.balances()
+
+    def terms(self) -> dict[str, Any]:
+        """Return the tax of a fee rule, and whether refunds return its fee."""
+        tax = self.chance.choice([{}, {"tax": 600}, {"tax": 600, "added": True}, {"tax": 1_900, "added": True}])
+        return {**tax, "keeps": self.chance.random() < 0.25}
 
     async def balances(self) -> dict[str, int]:
         named = {merchant.of(name) for merchant in self.merchants for name in OWN}
@@ -105,9 +122,10 @@ class Run:
                 "suspense:over",
                 "suspense:short",
                 "suspense:parked",
+                "tax:output",
             )
             named |= {self.platform.named(part, currency) for part in parts}
-            named |= {self.platform.bank(currency)}
+            named |= {self.platform.bank(currency), self.platform.payable(currency)}
             named |= {self.platform.named(f"transit:payout:{self.platform.channel}", currency)}
         rows = await self.ledger.fetch(BALANCES, sorted(named))
         return {**dict.fromkeys(named, 0), **{row["id"]: row["balance"] for row in rows}}
@@ -124,8 +142,12 @@ class Run:
 
     # --- Requests ---
 
-    async def ask(self, kind: str, expected: Callable[[str], str], merchant: Merchant | None, **members: Any) -> str:
-        """Request an order. `expected`: the step of the model, which gets the order number and returns the outcome."""
+    async def ask(
+        self, kind: str, expected: Callable[[str], str], merchant: Merchant | None, *, seen: str = "", **members: Any
+    ) -> str:
+        """Request an order. `expected`: the step of the model, which gets the order number and returns the outcome.
+        `seen`: the name under which the outcome is counted, if it is not that of the kind.
+        """
         self.number += 1
         number = f"n{self.number}"
         owner = {} if merchant is None else {"merchant": merchant.id}
@@ -138,7 +160,7 @@ class Run:
         else:
             assert isinstance(answer, Refusal), answer
             assert answer.code == outcome, answer
-        self.seen[f"{kind} {outcome}"] += 1
+        self.seen[f"{seen or kind} {outcome}"] += 1
         return outcome
 
     def some_payment(self, merchant: Merchant) -> Payment | None:
@@ -255,6 +277,104 @@ class Run:
         members |= {"direction": "more" if more else "less", "reason": "r"}
         await self.ask("bank_difference", expected, None, **members)
 
+    # --- Split payments, and invoices of the channel ---
+
+    async def pay_split(self, m: Merchant) -> None:
+        others = [each for each in self.merchants if each.currency == m.currency and each is not m]
+        merchants = [m, *self.chance.sample(others, self.chance.randint(1, min(4, len(others))))]
+        parts: list[tuple[Merchant, int, int | None]] = []
+        for merchant in merchants:
+            amount = self.chance.choice([1, 3, 100, self.chance.randint(1, 30_000)])
+            parts.append((merchant, amount, self.chance.choice([None, None, 0, amount // 10, amount])))
+        asked = [
+            {"merchant": merchant.id, "amount": amount, **({} if commission is None else {"commission": commission})}
+            for merchant, amount, commission in parts
+        ]
+        members = {"amount": sum(amount for _, amount, _ in parts), "currency": m.currency}
+        members |= {"channel": self.platform.channel, "parts": msgspec.convert(asked, list[SplitPaymentPart])}
+        await self.ask("split_payment", lambda number: self.platform.pay_split(number, parts), None, **members)
+
+    def some_split(self) -> SplitPayment | None:
+        last = self.platform.splits[-12:]
+        unusual = [split for split in last if split.state != POSTED]
+        return self.chance.choice(unusual if unusual and self.chance.random() < 0.2 else last) if last else None
+
+    def division_of(self, split: SplitPayment) -> tuple[dict[str, int] | int, dict[str, Any]]:
+        """Return amounts by merchant, or an amount that is divided in proportion, and the members that request it."""
+        if self.chance.random() < 0.5:
+            left = split.left
+            amount = self.chance.choice([max(1, left), max(1, left // 2), max(1, left // 7), left + 1])
+            return amount, {"amount": amount}
+        some = self.chance.sample(split.parts, self.chance.randint(1, len(split.parts)))
+        more = self.chance.random() < 0.1
+        amounts = {part.merchant.id: max(1, part.left // self.chance.randint(1, 3)) + more for part in some}
+        asked = [{"merchant": merchant, "amount": amount} for merchant, amount in amounts.items()]
+        return amounts, {"parts": msgspec.convert(asked, list[SplitRefundPart])}
+
+    async def return_split(self, _: Merchant) -> None:
+        split = self.some_split()
+        if split is None:
+            return
+        amounts, members = self.division_of(split)
+        members["of_order_no"] = split.number
+        if self.chance.random() < 0.6:
+            await self.ask("split_refund", lambda _: self.platform.refund_split(split, amounts), None, **members)
+        else:
+            take = self.platform.charge_back_split
+            await self.ask("split_chargeback", lambda number: take(number, split, amounts), None, **members)
+
+    async def reverse_split(self, _: Merchant) -> None:
+        split = self.some_split()
+        if split is not None:
+            of = {"of_kind": "split_payment", "of_order_no": split.number, "reason": "r", "seen": "split reversal"}
+            await self.ask("reversal", lambda _: self.platform.reverse_split(split), None, **of)
+
+    async def invoice(self, m: Merchant) -> None:
+        """Request an invoice, its payment, or the reversal of one of them."""
+        last, paid = self.invoices[-4:], self.paid_invoices[-4:]
+        do = self.chance.choice(["invoice", "pay", "pay", "reverse", "reverse payment"])
+        if do == "pay" and last:
+            invoice = self.chance.choice(last)
+            unpaid = invoice.amount - invoice.paid
+            amount = max(1, self.chance.choice([unpaid, unpaid // 2, unpaid + 1]))
+
+            def pays(number: str) -> str:
+                found = self.platform.pay_invoice(invoice, number, amount)
+                if isinstance(found, Slip):
+                    self.paid_invoices.append((invoice, found))
+                return POSTED if isinstance(found, Slip) else found
+
+            await self.ask("channel_invoice_payment", pays, None, of_order_no=invoice.number, amount=amount)
+        elif do == "reverse" and last:
+            invoice = self.chance.choice(last)
+            of = {
+                "of_kind": "channel_invoice",
+                "of_order_no": invoice.number,
+                "reason": "r",
+                "seen": "invoice reversal",
+            }
+            await self.ask("reversal", lambda _: self.platform.reverse_invoice(invoice), None, **of)
+        elif do == "reverse payment" and paid:
+            invoice, slip = self.chance.choice(paid)
+
+            def undoes(_: str) -> str:
+                outcome = self.platform.reverse(None, slip)
+                invoice.paid -= slip.amount if outcome == POSTED else 0
+                return outcome
+
+            of = {"of_kind": slip.kind, "of_order_no": slip.number, "reason": "r"}
+            await self.ask("reversal", undoes, None, **of)
+        else:
+            amount = self.chance.randint(1, 900)
+
+            def expected(number: str) -> str:
+                self.invoices.append(self.platform.invoice(number, amount, m.currency))
+                return POSTED
+
+            members = {"amount": amount, "currency": m.currency, "channel": self.platform.channel}
+            members |= {"period": "2026-02", "invoice_no": f"I{self.number}"}
+            await self.ask("channel_invoice", expected, None, **members)
+
     async def reverse(self, m: Merchant) -> None:
         if self.chance.random() < 0.3:
             m = self.owing(m)
@@ -279,7 +399,7 @@ class Run:
         for name in OWN:
             await self.worker.accounts.unfreeze(m.of(name))
         m.held = False
-        if any(payment is None for _, payment, *_ in m.parked) and self.chance.random() < 0.5:
+        if self.platform.is_undecided(m) and self.chance.random() < 0.5:
             await self.withdraw(m)
             await self.compare()
         for number in self.platform.release(m):
@@ -293,6 +413,7 @@ class Run:
             *[(self.pay, 10), (self.settle, 5), (self.refund, 5), (self.charge_back, 4), (self.withdraw, 5)],
             *[(self.end, 4), (self.recover, 1), (self.write_off, 1), (self.adjust, 2), (self.cost, 1)],
             *[(self.difference, 1), (self.reverse, 3)],
+            *[(self.pay_split, 5), (self.return_split, 6), (self.reverse_split, 2), (self.invoice, 3)],
         ]
         merchant = self.chance.choice(self.merchants)
         if self.chance.random() < (0.2 if merchant.held else 0.02):
@@ -304,7 +425,8 @@ class Run:
 
 
 def fee_of(rule: Rule) -> Fee:
-    return Fee(rule.points, rule.fixed, rule.least, rule.most)
+    tax = {"tax_basis_points": rule.tax, "tax_mode": "added" if rule.added else "included"}
+    return Fee(rule.points, rule.fixed, rule.least, rule.most, **tax, returned="none" if rule.keeps else "proportional")
 
 
 @pytest.mark.drill

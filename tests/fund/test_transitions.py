@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 
 import fundledger
-from fundledger.fund.model.order import Kind, State
+from fundledger.fund.model.order import SPLITS, Kind, State
 from fundledger.fund.model.transitions import DUAL_CONTROL, ENDED, FIRST, POSTED, PROBLEMATIC, TRANSITIONS, may_become
 from fundledger.fund.store.queries import SQL
 from tests.support.database import Databases
@@ -23,8 +23,9 @@ from tests.support.tampering import any_state
 Connection = asyncpg.Connection
 INSERT = """
 INSERT INTO fund.orders (id, kind, merchant, order_no, state, problem, stuck_from, ending, amount, fee, currency, channel,
-                         module, digest, voucher_id, created_at, layout, parking, parked_voucher_id)
-VALUES ($1, $2, 'm', 'n', $3, $4, $5, $6, 100, 0, 'CNY', 'c', 'front', '', $1, now(), 1, 'park', $1)
+                         module, digest, voucher_id, created_at, layout, parking, parked_voucher_id, parts)
+VALUES ($1, $2, 'm', 'n', $3, $4, $5, $6, 100, 0, 'CNY', 'c', 'front', '', $1, now(), 1, 'park', $1,
+        CASE WHEN $2 LIKE 'split%' THEN '[]'::json END)
 """
 UPDATE = "UPDATE fund.orders SET state = $2, problem = $3, stuck_from = $4, approved_by = 'back' WHERE id = $1"
 HAVE_A_PROBLEM = PROBLEMATIC
@@ -236,8 +237,8 @@ ARGUMENTS: dict[str, Any] = {
     ],
     "mark_ended": lambda row: [(row["id"], *KEY)],
     "mark_orders": lambda row: [(outcome(row, state),) for state in (State.POSTED, State.REFUSED, State.STUCK)],
-    "mark_parked": lambda row: [(row["id"], 0, row["id"], None, 5.0, *KEY)],
-    "begin_release": lambda row: [(row["id"], 1, row["id"], 0, 0, 300.0, *KEY)],
+    "mark_parked": lambda row: [(row["id"], 0, row["id"], None, 5.0, *KEY, parts_of(row))],
+    "begin_release": lambda row: [(row["id"], 1, row["id"], 0, 0, 300.0, *KEY, parts_of(row))],
     "mark_stuck": lambda row: [(row["id"], row["state"], "{}", *KEY)],
     "payouts_claim": lambda row: [
         ("c", [row["id"]], [100], ["CNY"], [None], [b"new"], [b"kept"], 1, timedelta(minutes=5))
@@ -245,6 +246,10 @@ ARGUMENTS: dict[str, Any] = {
     "payouts_unknown": lambda row: [(row["id"], timedelta(minutes=5), "why", *KEY)],
     "retry_order": lambda row: [(row["id"], "back", 300.0, "reason", *KEY)],
 }
+
+
+def parts_of(row: asyncpg.Record) -> str | None:
+    return "[]" if row["kind"] in SPLITS else None
 
 
 def outcome(row: asyncpg.Record, state: State) -> str:

@@ -12,6 +12,7 @@ from fundledger.client.types import Account
 from fundledger.fund.account_gateway import Unverified
 from fundledger.fund.model import accounts
 from fundledger.fund.model.order import Kind, Order
+from fundledger.fund.model.split import merchants_of
 from fundledger.fund.poster import PARKED_S, Overtaken, Posting
 from fundledger.fund.store.macs import Tampered
 from fundledger.fund.store.orders import order_from
@@ -62,12 +63,15 @@ def _needed(order: Order) -> dict[str, bool]:
     accounts `available` and `receivable` of a merchant that is charged back, because either may take all of it.
     """
     pending, parked = accounts.pending(order.merchant), accounts.suspense_parked(order.currency)
+    if order.kind is Kind.SPLIT_CHARGEBACK:
+        return {parked: True}
     if order.kind is Kind.CHARGEBACK:
         return {parked: True, **({pending: False} if order.from_pending else {})}
     if order.settle == "later":
         return {parked: False, pending: True}
     fee = {accounts.fee_income(order.currency): True} if order.fee else {}
-    return {parked: False, accounts.available(order.merchant): True, **fee}
+    tax = {accounts.tax_output(order.currency): True} if order.tax else {}
+    return {parked: False, **{accounts.available(merchant): True for merchant in merchants_of(order)}, **fee, **tax}
 
 
 def is_taken(order: Order, found: Mapping[str, Account | None]) -> bool:

@@ -48,6 +48,14 @@ def loss(currency: str) -> str:
     return _in("expense:loss", currency)
 
 
+def tax_output(currency: str) -> str:
+    return _in("tax:output", currency)
+
+
+def channel_payable(channel: str, currency: str) -> str:
+    return _in(f"payable:channel:{channel}", currency)
+
+
 def suspense_over(currency: str) -> str:
     return _in("suspense:over", currency)
 
@@ -77,6 +85,7 @@ def of_platform(currency: str) -> list[AccountName]:
         AccountName(suspense_over(currency), PLATFORM, "suspense"),
         AccountName(suspense_short(currency), PLATFORM, "suspense"),
         AccountName(suspense_parked(currency), PLATFORM, "suspense"),
+        AccountName(tax_output(currency), PLATFORM, "tax_payable"),
     ]
 
 
@@ -84,6 +93,7 @@ def of_channel(channel: str, currency: str) -> list[AccountName]:
     return [
         AccountName(bank(channel, currency), PLATFORM, "bank"),
         AccountName(payout_transit(channel, currency), PLATFORM, "payout_transit"),
+        AccountName(channel_payable(channel, currency), PLATFORM, "payable"),
     ]
 
 

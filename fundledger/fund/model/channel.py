@@ -9,7 +9,7 @@ from msgspec import UNSET, UnsetType
 
 from fundledger.fund.model.order import Kind
 from fundledger.fund.model.refusal import Code, Refusal
-from fundledger.fund.model.requests import ChannelName, Currency, Part, Payment, Reason, Request
+from fundledger.fund.model.requests import ChannelName, Currency, Part, Payment, Reason, Request, SplitPayment
 
 CHANNELS_MAX: Final = 1000
 """The maximum number of channels that requests can register, because each worker keeps all channels in memory."""
@@ -69,7 +69,7 @@ def refusal_of(request: Request, channel: Channel) -> Refusal | None:
     takes it.
     """
     name = channel.name
-    if isinstance(request, Payment) and channel.references_unique and request.channel_ref is None:
+    if isinstance(request, Payment | SplitPayment) and channel.references_unique and request.channel_ref is None:
         detail = f"a payment through channel {name} needs the reference of the channel"
         return Refusal(Code.CHANNEL_REF_MISSING, detail, "channel_ref")
     if request.kind is Kind.WITHDRAWAL and channel.state == "closed":

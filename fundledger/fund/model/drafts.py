@@ -2,19 +2,22 @@
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from typing import Final
 from uuid import UUID
 
 import msgspec
 
 from fundledger.fund.model import requests
-from fundledger.fund.model.fees import choose, fee_of
+from fundledger.fund.model.fees import charge_of, choose
 from fundledger.fund.model.flows import RULES
 from fundledger.fund.model.ids import Ids
 from fundledger.fund.model.merchant import Merchant
-from fundledger.fund.model.order import PLATFORM, VOUCHER_FORMAT, Kind, Order, State
+from fundledger.fund.model.order import PLATFORM, VOUCHER_FORMAT, Kind, Order, SplitPart, State
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.model.requests import Request
 from fundledger.fund.model.transitions import FIRST
+
+_NO_PARTIES: Final[Mapping[str, Merchant]] = {}
 
 
 class Draft(msgspec.Struct):
@@ -22,7 +25,8 @@ class Draft(msgspec.Struct):
     store/reservations.py. `request`: None if the order exists.
 
     `debitable`: for a chargeback, the amount that it can debit to the merchant's available balance. `reserves`: a plain
-    insert of the order is not possible, because its merchant owes or its reference of the channel exists.
+    insert of the order is not possible, because its merchant owes or its reference of the channel exists. `division`:
+    for a split refund or chargeback, the amount of each merchant, None for a division in proportion.
 
     `former`: the former (unkeyed) id of the order, see `fund.model.ids`. `former_of`: the former id of the order to
     which this order refers. Both are None if the database has no orders with former ids.
@@ -35,6 +39,7 @@ class Draft(msgspec.Struct):
     former_of: UUID | None = None
     debitable: int = 0
     reserves: bool = False
+    division: Mapping[str, int] | None = None
 
     def find(self, there: Mapping[UUID, Order]) -> Order | None:
         """Return the order of `there` that has the id or the former id of this draft, or None if no order has one of
@@ -49,12 +54,19 @@ def who(module: str, person: str | None) -> str:
 
 
 def draft_of(
-    request: Request, merchant: Merchant | None, module: str, at: datetime, due_s: float, ids: Ids
+    request: Request,
+    merchant: Merchant | None,
+    module: str,
+    at: datetime,
+    due_s: float,
+    ids: Ids,
+    parties: Mapping[str, Merchant] = _NO_PARTIES,
 ) -> "Draft | Refusal":
     """Return the draft of a request that `module` sent at the time `at`, or a refusal: MERCHANT_NOT_FOUND,
     CURRENCY_MISMATCH or WITHDRAWAL_LIMIT_EXCEEDED. `due_s`: seconds until the recoverer takes the order.
 
     `merchant`: the merchant of the order. None if the merchant does not exist, or if the order belongs to the platform.
+    `parties`: the merchants of the parts of a split payment, as far as they exist.
     """
     kind = request.kind
     whose = request.whose
@@ -113,7 +125,20 @@ def draft_of(
             order.channel, order.direction, order.reason = request.channel, request.direction, request.reason
         case requests.WriteOff():
             order.reason = request.reason
-    draft = Draft(order, request, merchant, ids.former_order(kind, whose, request.order_no))
+        case requests.SplitPayment():
+            order.channel, order.channel_ref = request.channel, request.channel_ref
+            if (no := _split(order, request, parties)) is not None:
+                return no
+        case requests.SplitRefund() | requests.SplitChargeback():
+            about = Kind.SPLIT_PAYMENT, whose, request.of_order_no
+            order.channel_ref = getattr(request, "channel_ref", None)
+        case requests.ChannelInvoice():
+            order.channel, order.channel_ref, order.period = request.channel, request.invoice_no, request.period
+        case requests.ChannelInvoicePayment():
+            about, order.channel_ref = (Kind.CHANNEL_INVOICE, whose, request.of_order_no), request.channel_ref
+    draft = Draft(
+        order, request, merchant, ids.former_order(kind, whose, request.order_no), division=_division(request)
+    )
     if about is not None:
         order.of_order, draft.former_of = ids.order(*about), ids.former_order(*about)
     return draft
@@ -121,9 +146,36 @@ def draft_of(
 
 def _charge(order: Order, merchant: Merchant | None, product: str) -> None:
     assert merchant is not None
-    rule = choose(merchant.fee_rules, merchant.id, product, order.channel, order.created_at)
-    order.fee = fee_of(rule, order.amount)
+    rule = choose(merchant.fee_rules, merchant.id, product, order.channel, order.created_at, merchant.currency)
+    order.fee, order.tax = charge_of(rule, order.amount)
     order.fee_version = None if rule is None else rule.version
+
+
+def _division(request: Request) -> dict[str, int] | None:
+    """Return the amount of each merchant that a split refund or chargeback names."""
+    parts = request.parts if isinstance(request, requests.SplitRefund | requests.SplitChargeback) else None
+    return None if parts is None else {part.merchant: part.amount for part in parts}
+
+
+def _split(order: Order, request: requests.SplitPayment, parties: Mapping[str, Merchant]) -> Refusal | None:
+    """Set the parts of a split payment. Each part has the fee of its merchant's own rule, or the requested commission,
+    to which the rule adds its terms: the tax, and whether refunds return the fee. Return a refusal if a merchant does
+    not exist, or has another currency.
+    """
+    order.parts = []
+    for part in request.parts:
+        merchant = parties.get(part.merchant)
+        if merchant is None:
+            return Refusal(Code.MERCHANT_NOT_FOUND, f"there is no merchant {part.merchant}", "parts")
+        if merchant.currency != order.currency:
+            detail = f"the currency of merchant {merchant.id} is {merchant.currency}"
+            return Refusal(Code.CURRENCY_MISMATCH, detail, "parts")
+        rule = choose(merchant.fee_rules, merchant.id, "payment", order.channel, order.created_at, order.currency)
+        fee, tax = charge_of(rule, part.amount, part.commission)
+        version, keeps_fee = (None, False) if rule is None else (rule.version, rule.returned == "none")
+        order.parts.append(SplitPart(part.merchant, part.amount, fee, tax, fee_version=version, keeps_fee=keeps_fee))
+    order.fee, order.tax = sum(part.fee for part in order.parts), sum(part.tax for part in order.parts)
+    return None
 
 
 def payment_of(draft: Draft) -> UUID:

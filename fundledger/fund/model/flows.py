@@ -3,12 +3,13 @@ the vouchers of an order. Pure. tests/fund/test_flows.py lists the entries of ea
 """
 
 from collections.abc import Callable
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
 from fundledger.fund.model import accounts
-from fundledger.fund.model.order import Kind, Order
+from fundledger.fund.model.order import Kind, Order, SplitPart
+from fundledger.fund.model.split import are_distinct, merchants_of
 
 Side = Literal["debit", "credit"]
 Ending = Literal["paid", "bounced"]
@@ -73,7 +74,7 @@ def end_entries_of(order: Order, ending: Ending) -> list[Entry]:
     return _entries(
         [
             (transit, -order.amount),
-            (accounts.fee_income(order.currency), -order.fee),
+            *_fee(order, -1),
             (accounts.available(order.merchant), order.amount + order.fee - order.end_set_off),
             (accounts.receivable(order.merchant), order.end_set_off),
         ]
@@ -82,7 +83,8 @@ def end_entries_of(order: Order, ending: Ending) -> list[Entry]:
 
 def net_of(order: Order) -> int:
     """Return the amount by which the voucher of an order changes the merchant's accounts as a whole: available plus
-    pending minus receivable. Positive if the merchant gets more. The end of a withdrawal is not included.
+    pending minus receivable. Positive if the merchant gets more. The end of a withdrawal is not included. For a split
+    order, it is the sum over the merchants of all parts.
     """
     if order.kind is Kind.REVERSAL:
         return -_change(msgspec.structs.replace(order, kind=_reversed_kind(order)))
@@ -96,7 +98,11 @@ def moved(order: Order, ending: Ending | None = None) -> dict[str, int]:
     that its flow needs.
     """
     if order.kind is Kind.REVERSAL:
-        original = {"kind": _reversed_kind(order), "set_off": order.to_receivable, "to_receivable": 0}
+        original: dict[str, Any] = {"kind": _reversed_kind(order), "set_off": order.to_receivable, "to_receivable": 0}
+        if order.parts is not None:
+            original["parts"] = [
+                msgspec.structs.replace(part, set_off=part.to_receivable, to_receivable=0) for part in order.parts
+            ]
         reversed_ = moved(msgspec.structs.replace(order, **original))
         return {account: -amount for account, amount in reversed_.items()}
     entries = entries_of(order) if ending is None else end_entries_of(order, ending)
@@ -104,17 +110,22 @@ def moved(order: Order, ending: Ending | None = None) -> dict[str, int]:
 
 
 def _change(order: Order) -> int:
-    merchant = order.merchant
     if order.channel is None:
         # The flow needs a channel to name the bank account. The merchant's accounts do not depend on it.
         order = msgspec.structs.replace(order, channel="")
-    own = accounts.available(merchant), accounts.pending(merchant), accounts.receivable(merchant)
+    own: list[str] = []
+    for merchant in merchants_of(order):
+        own += accounts.available(merchant), accounts.pending(merchant), accounts.receivable(merchant)
     # A debit of the receivable account is a debt of the merchant, so all three accounts count with the same sign.
     return sum([amount for account, amount in RULES[Kind(order.kind)].flow(order) if account in own])
 
 
 def _reversed_kind(order: Order) -> Kind:
-    """Return the kind of the order that a reversal reverses. The reversal has copies of the members of that order."""
+    """Return the kind of the order that a reversal reverses. The reversal has copies of the members of that order. The
+    orders about costs and invoices of channels move no account of a merchant, so they are not distinguished.
+    """
+    if order.parts is not None:
+        return Kind.SPLIT_PAYMENT
     if order.settle is not None:
         return Kind.PAYMENT
     if order.direction is None:
@@ -128,7 +139,7 @@ def _payment(order: Order) -> Moves:
     return [
         (_bank(order), -order.amount),
         *_credit(order, _after_fee(order.amount, order.fee)),
-        (accounts.fee_income(order.currency), order.fee),
+        *_fee(order),
     ]
 
 
@@ -136,8 +147,8 @@ def _refund(order: Order) -> Moves:
     return [
         (accounts.pending(order.merchant), -order.from_pending),
         (accounts.available(order.merchant), -_after_fee(order.amount - order.from_pending, order.fee)),
-        (accounts.fee_income(order.currency), -order.fee),
-        (_bank(order), order.amount),
+        *_fee(order, -1),
+        (_refunded_from(order), order.amount),
     ]
 
 
@@ -145,7 +156,7 @@ def _settlement(order: Order) -> Moves:
     return [
         (accounts.pending(order.merchant), -order.amount),
         *_credit(order, _after_fee(order.amount, order.fee)),
-        (accounts.fee_income(order.currency), order.fee),
+        *_fee(order),
     ]
 
 
@@ -153,7 +164,7 @@ def _withdrawal(order: Order) -> Moves:
     return [
         (accounts.available(order.merchant), -order.amount - order.fee - order.set_off),
         (accounts.payout_transit(_channel(order), order.currency), order.amount),
-        (accounts.fee_income(order.currency), order.fee),
+        *_fee(order),
         (accounts.receivable(order.merchant), order.set_off),
     ]
 
@@ -197,6 +208,44 @@ def _bank_difference(order: Order) -> Moves:
     return [(accounts.suspense_short(order.currency), -order.amount), (_bank(order), order.amount)]
 
 
+def _split_payment(order: Order) -> Moves:
+    return [
+        (_bank(order), -order.amount),
+        *[move for part in _parts(order) for move in _credit(part, _after_fee(part.amount, part.fee))],
+        *_fee(order),
+    ]
+
+
+def _split_refund(order: Order) -> Moves:
+    return [
+        *[(accounts.available(part.merchant), -_after_fee(part.amount, part.fee)) for part in _parts(order)],
+        *_fee(order, -1),
+        (_refunded_from(order), order.amount),
+    ]
+
+
+def _split_chargeback(order: Order) -> Moves:
+    moves: Moves = []
+    for part in _parts(order):
+        moves.append((accounts.available(part.merchant), part.to_receivable - part.amount))
+        moves.append((accounts.receivable(part.merchant), -part.to_receivable))
+    return [*moves, (_bank(order), order.amount)]
+
+
+def _channel_invoice(order: Order) -> Moves:
+    return [
+        (accounts.channel_cost(order.currency), -order.amount),
+        (accounts.channel_payable(_channel(order), order.currency), order.amount),
+    ]
+
+
+def _channel_invoice_payment(order: Order) -> Moves:
+    return [
+        (accounts.channel_payable(_channel(order), order.currency), -order.amount),
+        (_bank(order), order.amount),
+    ]
+
+
 def _reversal(_: Order) -> Moves:
     return []
 
@@ -213,16 +262,47 @@ RULES: Final[dict[Kind, KindRules]] = {
     Kind.CHANNEL_COST: KindRules("channel_cost", _channel_cost, of_platform=True),
     Kind.BANK_DIFFERENCE: KindRules("bank_difference", _bank_difference, of_platform=True),
     Kind.REVERSAL: KindRules("reversal", _reversal, of_platform=True),
+    Kind.SPLIT_PAYMENT: KindRules("split_pay", _split_payment, of_platform=True),
+    Kind.SPLIT_REFUND: KindRules("split_refund", _split_refund, of_platform=True),
+    Kind.SPLIT_CHARGEBACK: KindRules("split_chargeback", _split_chargeback, of_platform=True),
+    Kind.CHANNEL_INVOICE: KindRules("channel_invoice", _channel_invoice, of_platform=True),
+    Kind.CHANNEL_INVOICE_PAYMENT: KindRules("invoice_payment", _channel_invoice_payment, of_platform=True),
 }
 
 
-def _credit(order: Order, amount: int) -> Moves:
+def _credit(order: Order | SplitPart, amount: int) -> Moves:
     """Return the entries that credit a merchant. The set-off repays its debt, the rest becomes available."""
-    assert 0 <= order.set_off <= amount, (order.id, order.set_off, amount)
+    assert 0 <= order.set_off <= amount, (order, amount)
     return [
         (accounts.available(order.merchant), amount - order.set_off),
         (accounts.receivable(order.merchant), order.set_off),
     ]
+
+
+def _fee(order: Order, sign: int = 1) -> Moves:
+    """Return the entries of a fee that is charged, or with `sign` -1 returned. Its tax is owed to the tax authority."""
+    income = accounts.fee_income(order.currency), sign * (order.fee - order.tax)
+    if not order.tax:
+        return [income]
+    assert 0 < order.tax <= order.fee, (order.id, order.tax, order.fee)
+    return [income, (accounts.tax_output(order.currency), sign * order.tax)]
+
+
+def _parts(order: Order) -> list[SplitPart]:
+    """Return the parts of a split order. They sum to the amounts of the order."""
+    parts = order.parts
+    assert parts, order.id
+    assert are_distinct(part.merchant for part in parts), (order.id, parts)
+    assert min(part.amount for part in parts) > 0, (order.id, parts)
+    for name in ("amount", "fee", "tax", "set_off", "to_receivable"):
+        assert min(getattr(part, name) for part in parts) >= 0, (order.id, name)
+        assert sum(getattr(part, name) for part in parts) == getattr(order, name), (order.id, name)
+    return parts
+
+
+def _refunded_from(order: Order) -> str:
+    """Return the account from which the payer of a refund, or of a split refund, gets the money."""
+    return _bank(order)
 
 
 def _bank(order: Order) -> str:

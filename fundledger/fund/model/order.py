@@ -30,6 +30,11 @@ class Kind(StrEnum):
     CHANNEL_COST = "channel_cost"
     BANK_DIFFERENCE = "bank_difference"
     REVERSAL = "reversal"
+    SPLIT_PAYMENT = "split_payment"
+    SPLIT_REFUND = "split_refund"
+    SPLIT_CHARGEBACK = "split_chargeback"
+    CHANNEL_INVOICE = "channel_invoice"
+    CHANNEL_INVOICE_PAYMENT = "channel_invoice_payment"
 
 
 RECEIPTS: Final[dict[Kind, str]] = {
@@ -38,13 +43,23 @@ RECEIPTS: Final[dict[Kind, str]] = {
     Kind.CHARGEBACK: "out",
     Kind.REFUND: "out",
     Kind.CHANNEL_COST: "out",
+    Kind.SPLIT_PAYMENT: "in",
+    Kind.SPLIT_REFUND: "out",
+    Kind.SPLIT_CHARGEBACK: "out",
+    Kind.CHANNEL_INVOICE: "invoice",
+    Kind.CHANNEL_INVOICE_PAYMENT: "out",
 }
 """The direction in which an order moves money at its channel, by kind. A reference of a channel counts once in each
-direction. The function `fund.receipt` of the database is a copy of this table.
+direction. An invoice moves no money: its reference is its number, which counts once, too. The function `fund.receipt`
+of the database is a copy of this table.
+"""
+SPLITS: Final = frozenset({Kind.SPLIT_PAYMENT, Kind.SPLIT_REFUND, Kind.SPLIT_CHARGEBACK})
+"""Kinds of orders that have parts: each part belongs to another merchant. The reversal of a split payment has parts,
+too.
 """
 
 
-FACTS: Final = frozenset({Kind.PAYMENT, Kind.CHARGEBACK})
+FACTS: Final = frozenset({Kind.PAYMENT, Kind.CHARGEBACK, Kind.SPLIT_PAYMENT, Kind.SPLIT_CHARGEBACK})
 """Kinds of orders that have already happened at the bank. Such an order is parked, not refused."""
 
 
@@ -58,7 +73,7 @@ class State(StrEnum):
     that, a request to retry returns the order to its state before `stuck`.
 
     `parked`: the accounts of the merchant do not take a payment or a chargeback. Its money is posted to suspense. The
-    order is released, which makes it `posting` again, when the accounts are open.
+    order is released, which makes it `posting` again, when the accounts are open. A split order is parked as a whole.
     """
 
     CREATED = "created"
@@ -73,6 +88,21 @@ class State(StrEnum):
     PARKED = "parked"
     REJECTED = "rejected"
     EXPIRED = "expired"
+
+
+class SplitPart(msgspec.Struct):
+    """The part of a split order that belongs to one merchant. `fee` includes `tax`. `set_off` and `to_receivable` are
+    as in `Order`. `keeps_fee`: refunds do not return the fee.
+    """
+
+    merchant: str
+    amount: int
+    fee: int = 0
+    tax: int = 0
+    set_off: int = 0
+    to_receivable: int = 0
+    fee_version: int | None = None
+    keeps_fee: bool = False
 
 
 class Order(msgspec.Struct):
@@ -122,6 +152,9 @@ class Order(msgspec.Struct):
     end_set_off: int = 0
     parking: str | None = None
     parked_voucher_id: UUID | None = None
+    tax: int = 0
+    parts: list[SplitPart] | None = None
+    period: str | None = None
 
 
 def order_id(kind: str, merchant: str, order_no: str) -> UUID:

@@ -10,7 +10,8 @@ from msgspec import UNSET, UnsetType
 from fundledger.fund.model.flows import net_of
 from fundledger.fund.model.order import Kind, State
 from fundledger.fund.model.order import Order as StoredOrder
-from fundledger.fund.model.requests import Amount, MerchantId, OrderNo, Part
+from fundledger.fund.model.requests import Amount, MerchantId, Month, OrderNo, Part
+from fundledger.fund.model.split import of_merchant
 from fundledger.json_values import CurrencyCode, Instant, Uuid, about, encoded, time_text
 
 StateName = Annotated[State, about(enum=[str(state) for state in State])]
@@ -18,6 +19,24 @@ StateName = Annotated[State, about(enum=[str(state) for state in State])]
 Ending = Annotated[
     str, about("the reported end of the withdrawal; `state` follows when it is certain", enum=["paid", "bounced"])
 ]
+
+
+class OrderPart(msgspec.Struct):
+    """The part of a split order that belongs to one merchant. The parts sum to the amounts of the order."""
+
+    merchant: MerchantId
+    amount: Amount
+    fee: Annotated[Part, about("the fee charged or returned")]
+    net: Annotated[int, about("the change of the merchant's position by this part")]
+    fee_version: Annotated[int, about("version of the merchant's fee rule; absent if no rule applied")] | UnsetType = (
+        UNSET
+    )
+    tax: Annotated[Amount, about("the part of `fee` that is tax")] | UnsetType = UNSET
+    set_off: Annotated[Amount, about("the part that repaid the merchant's debt")] | UnsetType = UNSET
+    to_receivable: (
+        Annotated[Amount, about("of a chargeback: the part that the merchant owes; of a reversal: the undone set-off")]
+        | UnsetType
+    ) = UNSET
 
 
 class Order(msgspec.Struct):
@@ -82,6 +101,12 @@ class Order(msgspec.Struct):
         Annotated[Amount, about("of a refund or chargeback: the fee of the pending part, which will not be charged")]
         | UnsetType
     ) = UNSET
+    tax: Annotated[Amount, about("the part of `fee` that is tax")] | UnsetType = UNSET
+    parts: Annotated[list[OrderPart], about("of a split order: its parts, each of another merchant")] | UnsetType = (
+        UNSET
+    )
+    invoice_no: Annotated[str, about("of an invoice of a channel: its number")] | UnsetType = UNSET
+    period: Annotated[Month, about("of an invoice of a channel, or of its payment: the month")] | UnsetType = UNSET
 
 
 class Event(msgspec.Struct):
@@ -99,6 +124,31 @@ class Event(msgspec.Struct):
 
 def published(order: StoredOrder) -> Order:
     """Return the JSON struct of an order, which answers and events contain."""
+    shown = _published(order)
+    if order.parts is not None:
+        shown.parts = [_part(order, part.merchant) for part in order.parts]
+    if order.kind is Kind.CHANNEL_INVOICE and order.channel_ref is not None:
+        # The number of an invoice is stored as a reference of the channel, because it counts once, too.
+        shown.channel_ref, shown.invoice_no = UNSET, order.channel_ref
+    return shown
+
+
+def _part(order: StoredOrder, merchant: str) -> OrderPart:
+    own = of_merchant(order, merchant)
+    assert own is not None
+    return OrderPart(
+        merchant,
+        own.amount,
+        own.fee,
+        net_of(own),
+        UNSET if own.fee_version is None else own.fee_version,
+        own.tax or UNSET,
+        own.set_off or UNSET,
+        own.to_receivable or UNSET,
+    )
+
+
+def _published(order: StoredOrder) -> Order:
     return Order(
         order.id,
         order.kind,
@@ -129,4 +179,8 @@ def published(order: StoredOrder) -> Order:
         UNSET if order.problem is None else msgspec.Raw(order.problem),
         UNSET if order.fee_version is None else order.fee_version,
         order.fee_waived or UNSET,
+        order.tax or UNSET,
+        UNSET,
+        UNSET,
+        UNSET if order.period is None else order.period,
     )

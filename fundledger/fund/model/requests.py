@@ -4,16 +4,21 @@ A request is refused if an order with the same order number and other content ex
 """
 
 import hashlib
+from collections.abc import Iterator, Sequence
 from typing import Annotated, ClassVar, Final, Literal
 
 import msgspec
 
+from fundledger.fund.model.fees import FeeReturn, TaxMode
 from fundledger.fund.model.order import PLATFORM, Kind
+from fundledger.fund.model.split import are_distinct
 
 AUTO: Final = "auto-"
 """Prefix of the order numbers of automatic settlements. Requests cannot use this prefix."""
 AMOUNT_MAX: Final = 2**53 - 1
 BATCH_MAX: Final = 5000
+PARTS_MAX: Final = 20
+"""The maximum number of parts of a split order. Its voucher has at most 43 entries; the account service takes 64."""
 
 Amount = Annotated[int, msgspec.Meta(ge=1, le=AMOUNT_MAX, description="in minor units")]
 Part = Annotated[int, msgspec.Meta(ge=0, le=AMOUNT_MAX, description="in minor units")]
@@ -39,6 +44,8 @@ Ticket = Annotated[
     msgspec.Meta(max_length=1024, pattern=r"^[^\x00]*\Z", description="accepted and ignored in this version"),
 ]
 BasisPoints = Annotated[int, msgspec.Meta(ge=0, le=10000, description="hundredths of a percent")]
+Month = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])\Z", description="a month, YYYY-MM")]
+Owner = Annotated[MerchantId, msgspec.Meta(description="the merchant that owns the order, such as a marketplace")]
 
 
 class Request(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
@@ -162,8 +169,120 @@ class BankDifference(Request, kw_only=True):
     reason: Reason
 
 
+class SplitPaymentPart(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """The part of one merchant. `commission`: the fee of this part. Without it, the merchant's own fee rule applies."""
+
+    merchant: MerchantId
+    amount: Amount
+    commission: Part | None = None
+
+
+class SplitPayment(Request, kw_only=True):
+    """A payment that its channel has confirmed, divided among 2 to 20 merchants with one currency. The parts sum to the
+    amount. Omit `merchant` if the order belongs to the platform. It identifies the order together with `order_no`, and
+    needs no part.
+    """
+
+    kind: ClassVar[Kind] = Kind.SPLIT_PAYMENT
+    merchant: Owner = PLATFORM
+    amount: Amount
+    currency: Currency
+    channel: ChannelName
+    channel_ref: ChannelRef | None = None
+    parts: Annotated[list[SplitPaymentPart], msgspec.Meta(min_length=2, max_length=PARTS_MAX)]
+
+    def __post_init__(self) -> None:
+        _check_parts(self.parts, self.amount)
+        if any(part.commission is not None and part.commission > part.amount for part in self.parts):
+            raise ValueError("a commission exceeds the amount of its part")
+
+
+class SplitRefundPart(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    merchant: MerchantId
+    amount: Amount
+
+
+RefundParts = Annotated[
+    list[SplitRefundPart], msgspec.Meta(min_length=1, max_length=PARTS_MAX, description="default: in proportion")
+]
+
+
+class _SplitReturn(Request, kw_only=True):
+    """The members that split refunds and split chargebacks have. `parts`: the division of the amount. Without `parts`,
+    the amount is divided in proportion to what is left of each part.
+    """
+
+    kind: ClassVar[Kind]
+    merchant: Owner = PLATFORM
+    of_order_no: OrderNo
+    amount: Amount | None = None
+    parts: RefundParts | None = None
+
+    def __post_init__(self) -> None:
+        if self.parts is None:
+            if self.amount is None:
+                raise ValueError("send amount, or parts")
+            return
+        # The same content has to have the same digest, with or without the amount.
+        self.amount = sum(part.amount for part in self.parts) if self.amount is None else self.amount
+        _check_parts(self.parts, self.amount)
+
+
+class SplitRefund(_SplitReturn, kw_only=True):
+    """A full or partial refund of a posted split payment. `parts` has the amount that each merchant refunds. Without
+    `parts`, `amount` is divided in proportion to what is left of each part. Fees are returned in proportion.
+    """
+
+    kind: ClassVar[Kind] = Kind.SPLIT_REFUND
+
+
+class SplitChargeback(_SplitReturn, kw_only=True):
+    """A chargeback of a split payment, divided as a split refund is. Each merchant owes the part that its available
+    balance does not cover.
+    """
+
+    kind: ClassVar[Kind] = Kind.SPLIT_CHARGEBACK
+    channel_ref: ChannelRef | None = None
+
+
+class ChannelInvoice(Request, kw_only=True):
+    """An invoice of a channel for its fees of a month, which is not paid yet. `invoice_no` is the number that the
+    channel gave the invoice: it counts once.
+    """
+
+    kind: ClassVar[Kind] = Kind.CHANNEL_INVOICE
+    channel: ChannelName
+    amount: Amount
+    currency: Currency
+    invoice_no: ChannelRef
+    period: Month
+
+
+class ChannelInvoicePayment(Request, kw_only=True):
+    """A payment of an invoice of a channel, in whole or in part, from the bank account of the channel. It is posted
+    after another identity has approved it.
+    """
+
+    kind: ClassVar[Kind] = Kind.CHANNEL_INVOICE_PAYMENT
+    of_order_no: OrderNo
+    amount: Amount
+    channel_ref: ChannelRef | None = None
+
+
+ReversedKind = Literal[
+    "payment",
+    "channel_cost",
+    "adjustment",
+    "bank_difference",
+    "split_payment",
+    "channel_invoice",
+    "channel_invoice_payment",
+]
+
+
 class Reversal(Request, kw_only=True):
-    """The reversal of the voucher of a payment, a channel cost, an adjustment or a bank difference.
+    """The reversal of the voucher of a payment, a split payment, a channel cost, an invoice of a channel or its
+    payment, an adjustment, or a bank difference.
 
     An order can be reversed once, after another identity has approved the reversal. Omit `merchant` if the order
     belongs to the platform.
@@ -171,7 +290,7 @@ class Reversal(Request, kw_only=True):
 
     kind: ClassVar[Kind] = Kind.REVERSAL
     merchant: MerchantId = PLATFORM
-    of_kind: Literal["payment", "channel_cost", "adjustment", "bank_difference"]
+    of_kind: ReversedKind
     of_order_no: OrderNo
     reason: Reason
 
@@ -186,7 +305,8 @@ class FeeTier(msgspec.Struct, forbid_unknown_fields=True):
 
 class Fee(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """A fee: `basis_points` of the amount, rounded half up, plus `fixed`; limited to `minimum` and `maximum`, and to
-    the amount.
+    the amount. `tax_basis_points`: the tax on the fee, which is `included` in the fee, or `added` to it. `return`:
+    whether refunds return the fee, in proportion or not at all.
     """
 
     basis_points: BasisPoints = 0
@@ -194,6 +314,9 @@ class Fee(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     minimum: Part = 0
     maximum: Part | None = None
     tiers: Annotated[list[FeeTier], msgspec.Meta(max_length=20)] = []
+    tax_basis_points: BasisPoints = 0
+    tax_mode: TaxMode = "included"
+    returned: FeeReturn = msgspec.field(default="proportional", name="return")
 
     def __post_init__(self) -> None:
         if self.maximum is not None and self.maximum < self.minimum:
@@ -220,5 +343,22 @@ class MerchantRequest(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=
         return hashlib.sha256(b"merchant|" + _encode(self)).digest()
 
 
-REQUESTS: Final[dict[Kind, type[Request]]] = {type_.kind: type_ for type_ in Request.__subclasses__()}
+def _check_parts(parts: Sequence[SplitPaymentPart | SplitRefundPart], amount: int) -> None:
+    if not are_distinct(part.merchant for part in parts):
+        raise ValueError("two parts have the same merchant")
+    if sum(part.amount for part in parts) != amount:
+        raise ValueError("the parts do not sum to the amount")
+    if amount > AMOUNT_MAX:
+        raise ValueError(f"the sum of the parts exceeds {AMOUNT_MAX}")
+
+
+def _kinds(of: type[Request]) -> Iterator[type[Request]]:
+    """Yield the requests of all kinds: the subclasses that have a kind."""
+    for type_ in of.__subclasses__():
+        if hasattr(type_, "kind"):
+            yield type_
+        yield from _kinds(type_)
+
+
+REQUESTS: Final[dict[Kind, type[Request]]] = {type_.kind: type_ for type_ in _kinds(Request)}
 _encode = msgspec.json.Encoder().encode

@@ -1,7 +1,7 @@
 """Model of the fund service: the transitions of order states, in the only table that code reads. Pure.
 
 The fund service and the reconciliation use the table. The trigger `orders_transition` enforces the same transitions in
-the database: migration 0017 has a copy of the table, and a test compares the copy with the table.
+the database: migration 0020 has a copy of the table, and a test compares the copy with the table.
 """
 
 from datetime import timedelta
@@ -10,7 +10,10 @@ from typing import Final
 from fundledger.fund.model.order import FACTS, Kind, Order, State
 
 _EVERY: Final = tuple(Kind)
-DUAL_CONTROL: Final = (Kind.ADJUSTMENT, Kind.WRITE_OFF, Kind.BANK_DIFFERENCE, Kind.REVERSAL)
+DUAL_CONTROL: Final = (
+    *(Kind.ADJUSTMENT, Kind.WRITE_OFF, Kind.BANK_DIFFERENCE, Kind.REVERSAL),
+    Kind.CHANNEL_INVOICE_PAYMENT,
+)
 """The kinds of orders that need two identities: that of the requester, and that of the approver."""
 FIRST: Final = {kind: State.CREATED if kind in DUAL_CONTROL else State.POSTING for kind in Kind}
 """The state in which an order is inserted, by its kind."""

@@ -1,5 +1,5 @@
--- Settled amounts of payments. $1 payment ids. Rows: payment, settled amount and settled fee, one per payment with a
+-- Settled amounts of payments. $1 payment ids. Rows: payment, settled amount, fee and tax, one per payment with a
 -- settled part. Locks: none.
-SELECT s.payment, sum(s.amount)::bigint, sum(s.fee)::bigint
+SELECT s.payment, sum(s.amount)::bigint, sum(s.fee)::bigint, sum(s.tax)::bigint
 FROM fund.settled_payments s JOIN fund.orders o ON o.id = s.settlement AND o.state <> 'refused'
 WHERE s.payment = ANY ($1::uuid[]) GROUP BY s.payment

@@ -17,7 +17,7 @@ import asyncpg
 import msgspec
 
 from fundledger.fund.model.answer import Answer, OrderFault, Taken
-from fundledger.fund.model.order import Kind, State
+from fundledger.fund.model.order import RECEIPTS, State
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.model.requests import AMOUNT_MAX, BankDifference, ChannelName, ChannelRef, Currency, OrderNo
 from fundledger.fund.statements.matching import Earlier, Expected, Line, Matched, Outcome, match
@@ -173,7 +173,7 @@ def _expected(row: asyncpg.Record) -> Expected:
     refs = {str(row["id"])} if row["by_id"] else set()
     if row["channel_ref"] is not None:
         refs.add(_plain(row["channel_ref"]))
-    amount = row["amount"] if row["kind"] == Kind.PAYMENT else -row["amount"]
+    amount = row["amount"] if RECEIPTS[row["kind"]] == "in" else -row["amount"]
     return Expected(row["id"], frozenset(refs), amount, row["ended"], row["taken"])
 
 

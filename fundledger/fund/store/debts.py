@@ -12,31 +12,44 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from fundledger.fund.model.order import Kind, Order, State
+from fundledger.fund.model.split import merchants_of
 from fundledger.fund.store.mac_layouts import DEBT, debt_fields
 from fundledger.fund.store.macs import OrderMacs
 from fundledger.fund.store.orders import Connection, order_from
 from fundledger.fund.store.queries import SQL
 from fundledger.security.row_macs import NO_KEY
 
-OWING: Final = frozenset({Kind.CHARGEBACK, Kind.REVERSAL})
+OWING: Final = frozenset({Kind.CHARGEBACK, Kind.REVERSAL, Kind.SPLIT_CHARGEBACK})
 """Kinds of orders that make a merchant owe their part `to_receivable`."""
 REPAYING: Final = frozenset({Kind.RECOVERY, Kind.WRITE_OFF})
 """Kinds of orders whose whole amount repays a debt."""
 
 
-def repaid(order: Order) -> int:
-    """Return the part of a debt that an order repays, without its end."""
-    return order.amount if order.kind in REPAYING else order.set_off
+def repaid(order: Order) -> list[tuple[str, int]]:
+    """Return the parts of debts that an order repays, without its end, as pairs of a merchant and an amount."""
+    if order.parts is not None:
+        return [(part.merchant, part.set_off) for part in order.parts if part.set_off]
+    amount = order.amount if order.kind in REPAYING else order.set_off
+    return [(order.merchant, amount)] if amount else []
 
 
-def owes(order: Order) -> bool:
-    """Return whether a posted order increases a debt."""
-    return order.state is State.POSTED and order.kind in OWING and order.to_receivable > 0
+def owing(order: Order) -> list[tuple[str, int]]:
+    """Return the debts that a posted order makes, as pairs of a merchant and an amount."""
+    if order.state is not State.POSTED or order.kind not in OWING or not order.to_receivable:
+        return []
+    if order.parts is not None:
+        return [(part.merchant, part.to_receivable) for part in order.parts if part.to_receivable]
+    return [(order.merchant, order.to_receivable)]
 
 
-def may_change(order: Order) -> bool:
-    """Return whether the outcome of an order may still change the debt of its merchant."""
-    return repaid(order) > 0 or order.to_receivable > 0 or order.kind is Kind.CHARGEBACK
+def undecided(order: Order) -> set[str]:
+    """Return the merchants whose debts the outcome of an order may still change."""
+    if order.kind in (Kind.CHARGEBACK, Kind.SPLIT_CHARGEBACK) or (order.to_receivable and order.parts is None):
+        return set(merchants_of(order))
+    changes = repaid(order)
+    if order.parts is not None:
+        changes += [(part.merchant, part.to_receivable) for part in order.parts if part.to_receivable]
+    return {merchant for merchant, _ in changes}
 
 
 async def lock(
@@ -83,13 +96,13 @@ async def change(connection: Connection, macs: OrderMacs, posted: Sequence[Order
     this in the transaction that records these outcomes. If a row does not match its MAC, its debt is computed from the
     orders when it is used next: the row that was edited must not verify again without the change.
     """
-    changes = [(order.merchant, order.to_receivable) for order in posted if owes(order)]
+    changes = [pair for order in posted for pair in owing(order)]
     if changes:
         merchants = sorted({merchant for merchant, _ in changes})
         tags = [macs.rows.tag(DEBT, (name, 0))[1] for name in merchants]
-        ids = [order.id for order in posted if owes(order)]
+        ids = [order.id for order in posted if owing(order)]
         await connection.execute(SQL["begin_debts"], merchants, tags, macs.rows.version, ids)
-    changes += [(order.merchant, repaid(order)) for order in refused if repaid(order)]
+    changes += [pair for order in refused for pair in repaid(order)]
     if not changes:
         return
     # A debt that is computed now contains the changes, because the outcomes are recorded before.
@@ -107,27 +120,38 @@ async def set_off(connection: Connection, macs: OrderMacs, merchant: str, credit
     """Lock a merchant, reserve the set-off of a credit from its debt, and return the set-off. Call this in a
     transaction. A debt that does not match its MAC is not set off.
     """
-    await connection.execute(SQL["lock_merchants"], [merchant])
-    owed = (await lock(connection, macs, [merchant]))[0].get(merchant, 0)
-    if owed:
-        await write(connection, macs, {merchant: owed - min(credit, owed)})
-    return min(credit, owed)
+    return (await set_offs(connection, macs, {merchant: credit}))[merchant]
+
+
+async def set_offs(connection: Connection, macs: OrderMacs, credits_: Mapping[str, int]) -> dict[str, int]:
+    """Lock merchants, reserve the set-off of a credit from the debt of each, and return the set-offs by merchant. Call
+    this in a transaction. A debt that does not match its MAC is not set off.
+    """
+    await connection.execute(SQL["lock_merchants"], sorted(credits_))
+    debts, _ = await lock(connection, macs, credits_.keys())
+    taken = {merchant: min(credit, debts.get(merchant, 0)) for merchant, credit in credits_.items()}
+    await write(connection, macs, {merchant: debts[merchant] - part for merchant, part in taken.items() if part})
+    return taken
 
 
 def by_orders(orders: Iterable[Order]) -> dict[str, int]:
     """Return the debts of merchants, computed from all orders that change debts and are not refused."""
     debts: dict[str, int] = {}
     for order in orders:
-        owed = order.to_receivable if owes(order) else 0
-        debts[order.merchant] = debts.get(order.merchant, 0) + owed - repaid(order) - order.end_set_off
+        repays = [(merchant, -amount) for merchant, amount in repaid(order)]
+        rest = [] if order.parts is not None else [(order.merchant, -order.end_set_off)]
+        for merchant, amount in [*owing(order), *repays, *rest]:
+            debts[merchant] = debts.get(merchant, 0) + amount
     return debts
 
 
 async def _compute(connection: Connection, macs: OrderMacs, merchant: str) -> int | None:
     """Return the debt of a merchant, computed from its orders. Return None if one of them does not match its MAC."""
     orders = [order_from(row) for row in await connection.fetch(SQL["orders_of_debts"], [merchant])]
+    if not all(macs.verifies(order) for order in orders):
+        return None
     owed = by_orders(orders).get(merchant, 0)
-    return owed if owed >= 0 and all(macs.verifies(order) for order in orders) else None
+    return owed if owed >= 0 else None
 
 
 async def begin(connection: Connection, macs: OrderMacs) -> None:

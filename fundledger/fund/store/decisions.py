@@ -18,6 +18,7 @@ from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.model.requests import AMOUNT_MAX
 from fundledger.fund.store import sums
 from fundledger.fund.store.mac_layouts import Day, Progress
+from fundledger.fund.store.split_parts import Parts
 
 Receipt = tuple[str, str, str]
 """A channel, its reference of a movement of money, and the direction of the movement: `in` or `out`."""
@@ -32,6 +33,9 @@ class Locked(msgspec.Struct):
 
     `unverified`: error texts by order id, for orders that have a row with a wrong MAC. `unverified_merchants` and
     `unverified_debts`: error texts by merchant id, for merchants whose row or debt has a wrong MAC.
+
+    `parts`: the parts of split payments, by id of the payment. `paid`: the paid amounts of invoices of channels, by id
+    of the invoice; an invoice that is missing is unpaid.
     """
 
     payments: dict[UUID, Progress]
@@ -43,6 +47,8 @@ class Locked(msgspec.Struct):
     unverified: dict[UUID, str]
     unverified_merchants: dict[str, str]
     unverified_debts: dict[str, str]
+    parts: dict[UUID, Parts] = {}
+    paid: dict[UUID, int] = {}
 
 
 class Changes(msgspec.Struct):
@@ -50,6 +56,7 @@ class Changes(msgspec.Struct):
 
     payments: dict[UUID, Progress] = {}
     reversed: list[Order] = []
+    parts: dict[UUID, Parts] = {}
 
 
 def receipt_of(order: Order, locked: Locked) -> Receipt | None:
@@ -63,19 +70,18 @@ def receipt_of(order: Order, locked: Locked) -> Receipt | None:
 
 
 def is_booked(order: Order, locked: Locked) -> Refusal | None:
-    """Return a refusal if another order has the same receipt."""
+    """Return a refusal if another order has the same receipt. An order that is approved has its receipt already."""
     receipt = receipt_of(order, locked)
     there = None if receipt is None else locked.booked.get(receipt)
-    return None if receipt is None or there is None else receipt_booked(receipt, there)
+    return None if receipt is None or there is None or there["id"] == order.id else receipt_booked(receipt, there)
 
 
 def receipt_booked(receipt: Receipt, there: Any) -> Refusal:
     """Return the refusal of a receipt. `there`: the kind, number, merchant and id of the order that has the receipt."""
-    channel, ref, _ = receipt
+    channel, ref, direction = receipt
     first = f"{there['kind']} {there['order_no']} of {there['merchant']} ({there['id']})"
-    return Refusal(
-        Code.RECEIPT_ALREADY_BOOKED, f"{ref} of channel {channel} is already booked by {first}", "channel_ref"
-    )
+    field = "invoice_no" if direction == RECEIPTS[Kind.CHANNEL_INVOICE] else "channel_ref"
+    return Refusal(Code.RECEIPT_ALREADY_BOOKED, f"{ref} of channel {channel} is already booked by {first}", field)
 
 
 def set_off(order: Order, credit: int, locked: Locked) -> None:
@@ -112,6 +118,7 @@ def take(progress: Progress, order: Order, sign: int = 1) -> None:
     progress.refunded += sign * order.amount
     progress.refunded_unsettled += sign * order.from_pending
     progress.fee_returned += sign * order.fee
+    progress.tax_returned += sign * order.tax
 
 
 def paid(draft: Draft, locked: Locked) -> Progress | Refusal:
@@ -134,9 +141,21 @@ def paid(draft: Draft, locked: Locked) -> Progress | Refusal:
     return progress
 
 
-def refund(draft: Draft, locked: Locked, changes: Changes) -> Refusal | None:
+def keeps_fee(merchant: Merchant | None, version: int | None) -> bool | OrderFault:
+    """Return whether a fee that was charged by this version of a fee rule is kept when the payment is refunded. Return
+    a fault if the worker has not loaded the rule.
+    """
+    if version is None:
+        return False
+    for rule in () if merchant is None else merchant.fee_rules:
+        if rule.version == version:
+            return rule.returned == "none"
+    return OrderFault(f"version {version} of the fee rules is not loaded; send this request again")
+
+
+def refund(draft: Draft, locked: Locked, changes: Changes) -> Refusal | OrderFault | None:
     """Reserve a refund, first from the pending amount of the payment, then from the settled amount. The fee of the
-    pending part is waived, and the fee of the settled part is returned.
+    pending part is waived, and the fee of the settled part is returned, unless the fee rule keeps the fee.
     """
     payment = paid(draft, locked)
     if isinstance(payment, Refusal):
@@ -149,24 +168,32 @@ def refund(draft: Draft, locked: Locked, changes: Changes) -> Refusal | None:
     if order.amount > payment.returnable:
         detail = f"{payment.returnable} of the payment's {payment.amount} can be refunded"
         return Refusal(Code.REFUND_EXCEEDS_PAYMENT, detail, "amount")
+    keeps = keeps_fee(draft.merchant, locked.originals[payment.order_id].fee_version)
+    if isinstance(keeps, OrderFault):
+        return keeps
     settled_left = payment.settled - (payment.refunded - payment.refunded_unsettled)
-    order.fee = 0
-    settled = order.amount - take_pending(payment, order)
-    if settled:
-        order.fee = part_of(payment.fee_settled - payment.fee_returned, settled_left, settled)
+    order.fee = order.tax = 0
+    settled = order.amount - take_pending(payment, order, keeps=keeps)
+    if settled and not keeps:
+        fee_left = payment.fee_settled - payment.fee_returned
+        order.fee = part_of(fee_left, settled_left, settled)
+        order.tax = part_of(payment.tax_settled - payment.tax_returned, fee_left, order.fee)
     take(payment, order)
     changes.payments[payment.order_id] = payment
     return None
 
 
-def take_pending(payment: Progress, order: Order) -> int:
+def take_pending(payment: Progress, order: Order, *, keeps: bool = False) -> int:
     """Set the part of a refund or chargeback that the pending amount of its payment covers, and the fee that is waived
-    for this part. Return the part.
+    for this part. Return the part. If the fee rule keeps the fee, it stays due: a later settlement charges it. Only the
+    fee that the rest of the pending amount cannot cover is waived.
     """
     order.from_pending, order.fee_waived = min(order.amount, payment.unsettled), 0
     if order.from_pending:
         fee_left = payment.fee - payment.fee_settled - payment.fee_waived
         order.fee_waived = part_of(fee_left, payment.unsettled, order.from_pending)
+        if keeps:
+            order.fee_waived = max(0, fee_left - (payment.unsettled - order.from_pending))
     return order.from_pending
 
 
@@ -212,17 +239,31 @@ def reverse(draft: Draft, locked: Locked, changes: Changes) -> Refusal | None:
             return Refusal(Code.ORDER_NOT_REVERSIBLE, detail, "of_order_no")
         if original.settle == "later" and payment.settled:
             return Refusal(Code.ORDER_NOT_REVERSIBLE, "the payment is settled; refund it instead", "of_order_no")
+    parts = locked.parts.get(original.id, {})
+    if any(part.refunded or part.charged_back for part in parts.values()):
+        detail = "the payment is partly refunded or charged back; refund the rest instead"
+        return Refusal(Code.ORDER_NOT_REVERSIBLE, detail, "of_order_no")
+    if locked.paid.get(original.id):
+        detail = f"{locked.paid[original.id]} of the invoice is paid; reverse its payments first"
+        return Refusal(Code.ORDER_NOT_REVERSIBLE, detail, "of_order_no")
     order.amount, order.fee, order.currency = original.amount, original.fee, original.currency
     order.channel, order.settle, order.direction = original.channel, original.settle, original.direction
+    order.tax, order.period = original.tax, original.period
     order.of_voucher = original.voucher_id
     # The voucher of the reversal undoes the set-off, so the merchant owes this part again.
     order.to_receivable = original.set_off
+    if original.parts is not None:
+        order.parts = [msgspec.structs.replace(part, set_off=0, to_receivable=part.set_off) for part in original.parts]
     if order.state is State.CREATED:
         # The approval reserves.
         return None
     if payment is not None:
         payment.reversed = True
         changes.payments[payment.order_id] = payment
+    if parts:
+        for part in parts.values():
+            part.reversed = True
+        changes.parts[original.id] = parts
     original.reversed_by = order.id
     changes.reversed.append(original)
     return None
@@ -257,10 +298,13 @@ def withdraw(
     return None
 
 
-def settle_part(payment: Progress, wanted: int) -> tuple[int, int]:
-    """Settle the pending amount of a payment, but at most `wanted`. Return `(settled amount, settled fee)`."""
+def settle_part(payment: Progress, wanted: int) -> tuple[int, int, int]:
+    """Settle the pending amount of a payment, but at most `wanted`. Return `(settled amount, fee of it, tax in it)`."""
     amount = min(payment.unsettled, wanted)
     fee = part_of(payment.fee - payment.fee_settled - payment.fee_waived, payment.unsettled, amount)
+    # The remaining tax belongs to the remaining fee, of which a part may be waived: its tax is never charged.
+    tax = part_of(payment.tax - payment.tax_settled, payment.fee - payment.fee_settled, fee)
     payment.settled += amount
     payment.fee_settled += fee
-    return amount, fee
+    payment.tax_settled += tax
+    return amount, fee, tax

@@ -8,6 +8,7 @@ import msgspec
 
 from fundledger.fund.model import order_json
 from fundledger.fund.model.order import Kind, Order, State
+from fundledger.fund.model.split import merchants_of, of_merchant
 from fundledger.fund.model.transitions import ENDED, POSTED, PROBLEMATIC
 from fundledger.fund.store.macs import OrderMacs, Tampered
 from fundledger.fund.store.orders import order_from
@@ -49,10 +50,24 @@ def event_of(row: asyncpg.Record, macs: OrderMacs) -> Event:
     again = state == State.STUCK or (detail is not None and RETRIED in detail)
     id_ = f"{order.id}:{state}:{seq}" if again else f"{order.id}:{state}"
     type_ = f"{order.kind}.{state}"
-    event = order_json.Event(seq, id_, type_, order.merchant, time_text(at), order_json.published(order))
-    if detail is not None:
-        event.detail = msgspec.Raw(detail.encode())
-    return Event(seq, id_, type_, order.merchant, at.timestamp(), _encode(event))
+
+    def body_for(merchant: str, shown: Order, detail: str | None = None) -> bytes:
+        event = order_json.Event(seq, id_, type_, merchant, time_text(at), order_json.published(shown))
+        if detail is not None:
+            event.detail = msgspec.Raw(detail.encode())
+        return _encode(event)
+
+    parties = tuple((name, body_for(name, own)) for name, own in _shown_to_others(order))
+    return Event(seq, id_, type_, order.merchant, at.timestamp(), body_for(order.merchant, order, detail), parties)
+
+
+def _shown_to_others(order: Order) -> list[tuple[str, Order]]:
+    """Return the merchants that have a part in a split order of another owner, each with the order as it is shown to
+    it: with its own part only, and without the problem, because a problem may name the account of another merchant.
+    """
+    others = [] if order.parts is None else [name for name in merchants_of(order) if name != order.merchant]
+    found = [(name, of_merchant(order, name)) for name in others]
+    return [(name, msgspec.structs.replace(own, problem=None)) for name, own in found if own is not None]
 
 
 def _unverified(order: Order, seq: int, at: datetime) -> Event:

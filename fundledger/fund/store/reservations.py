@@ -1,8 +1,9 @@
 """Store of the fund service: reservations of shared amounts, made for orders before the orders are posted.
 
-Refunds and chargebacks reserve from the refundable amount of a payment, settlements from the pending amount of a
-merchant, withdrawals from its daily limit. A reversal reserves the single reversal of an order. Credits, withdrawals,
-recoveries and write-offs reserve their set-off from the debt of the merchant. An order reserves under row locks, in the
+Refunds and chargebacks reserve from the refundable amount of a payment, or of the parts of a split payment. Settlements
+reserve from the pending amount of a merchant, withdrawals from its daily limit, and payments of an invoice from its
+unpaid amount. A reversal reserves the single reversal of an order. Credits, withdrawals, recoveries and write-offs
+reserve their set-off from the debts of their merchants. An order reserves under row locks, in the
 transaction that inserts it. An order that needs an approval reserves in the transaction that approves it. If the order
 is refused, the transaction that records the refusal releases the reservation.
 
@@ -22,7 +23,8 @@ from fundledger.fund.model.drafts import Draft, payment_of
 from fundledger.fund.model.order import Kind, Order, State
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.model.requests import AMOUNT_MAX, Settlement
-from fundledger.fund.store import debts, decisions, sums
+from fundledger.fund.model.split import merchants_of
+from fundledger.fund.store import debts, decisions, split_decisions, split_parts, sums
 from fundledger.fund.store.decisions import Changes, Locked
 from fundledger.fund.store.mac_layouts import MERCHANT, Progress, merchant_fields
 from fundledger.fund.store.macs import OrderMacs, Tampered
@@ -32,14 +34,17 @@ from fundledger.fund.store.queries import SQL
 RESERVING = frozenset(
     {
         *(Kind.REFUND, Kind.CHARGEBACK, Kind.SETTLEMENT, Kind.WITHDRAWAL, Kind.REVERSAL),
+        *(Kind.SPLIT_PAYMENT, Kind.SPLIT_REFUND, Kind.SPLIT_CHARGEBACK, Kind.CHANNEL_INVOICE_PAYMENT),
         *debts.REPAYING,
     }
 )
 """Kinds of orders that always reserve. Any other order reserves if its merchant owes, or if another order has its
 reference of the channel.
 """
-_USE_DEBT = frozenset({Kind.PAYMENT, Kind.WITHDRAWAL, Kind.ADJUSTMENT, *debts.REPAYING})
+_USE_DEBT = frozenset({Kind.PAYMENT, Kind.WITHDRAWAL, Kind.ADJUSTMENT, Kind.SPLIT_PAYMENT, *debts.REPAYING})
 _LOCK_MERCHANT = _USE_DEBT | {Kind.SETTLEMENT, Kind.CHARGEBACK, Kind.REVERSAL}
+_LOCK_ORIGINAL = frozenset({Kind.REVERSAL, Kind.CHANNEL_INVOICE_PAYMENT})
+_RETURNS = frozenset({Kind.REFUND, Kind.CHARGEBACK, Kind.SPLIT_REFUND, Kind.SPLIT_CHARGEBACK})
 PAYMENTS_MAX = 10_000
 """The maximum number of payments that a settlement without an amount settles. More payments could take longer than the
 command timeout.
@@ -48,22 +53,24 @@ command timeout.
 
 async def lock(connection: Connection, drafts: Sequence[Draft], macs: OrderMacs) -> Locked:
     """Lock the rows from which these drafts reserve. All batches lock in the same sequence: merchants, orders to be
-    reversed, payments, debts. After this, `reserve` locks the rows of days.
+    reversed and invoices to be paid, payments, parts of split payments, debts. After this, `reserve` locks the rows of
+    days. The rows of each table are locked in one sequence, too.
     """
     await _find_former(connection, drafts)
-    merchants = {d.order.merchant for d in drafts if d.order.kind in _LOCK_MERCHANT}
+    merchants = {m for d in drafts if d.order.kind in _LOCK_MERCHANT for m in merchants_of(d.order)}
+    merchants |= await _charged_back(connection, drafts, macs)
     unverified_merchants = {}
     if merchants:
         for row in await connection.fetch(SQL["lock_merchants"], sorted(merchants)):
             if not macs.agrees(MERCHANT, "merchant", row["id"], merchant_fields, row):
                 unverified_merchants[row["id"]] = f"merchant {row['id']} does not match its MAC"
-    reversed_ = sorted({payment_of(d) for d in drafts if d.order.kind is Kind.REVERSAL})
+    reversed_ = sorted({payment_of(d) for d in drafts if d.order.kind in _LOCK_ORIGINAL})
     originals = {}
     if reversed_:
         rows = await connection.fetch(SQL["lock_originals"], reversed_)
         originals = {row["id"]: order_from(row) for row in rows}
-    paid = {payment_of(d) for d in drafts if d.order.kind in (Kind.REFUND, Kind.CHARGEBACK)}
-    paid |= {id_ for id_, order in originals.items() if order.kind is Kind.PAYMENT}
+    paid = {payment_of(d) for d in drafts if d.order.kind in _RETURNS}
+    paid |= {id_ for id_, order in originals.items() if order.kind in (Kind.PAYMENT, Kind.SPLIT_PAYMENT)}
     missing = sorted(paid - set(originals))
     if missing:
         originals |= await read_orders(connection, missing)
@@ -74,6 +81,9 @@ async def lock(connection: Connection, drafts: Sequence[Draft], macs: OrderMacs)
         except Tampered as found:
             unverified[order.id] = str(found)
     payments = await _lock_payments(connection, macs, [originals[id_] for id_ in paid if id_ in originals], unverified)
+    of_splits = [order for order in originals.values() if split_parts.are_posted(order) and order.id not in unverified]
+    parts, bad_parts = await split_parts.lock(connection, macs, of_splits)
+    unverified |= bad_parts
     # This has to be read under the locks of the payments, because the refusal of a settlement is also recorded under
     # these locks.
     rows = await connection.fetch(SQL["being_settled"], sorted(payments)) if payments else []
@@ -83,15 +93,28 @@ async def lock(connection: Connection, drafts: Sequence[Draft], macs: OrderMacs)
     withdrawing = {d.order.merchant for d in drafts if d.order.kind is Kind.WITHDRAWAL}
     rows = await connection.fetch(SQL["undecided_debts"], sorted(withdrawing)) if withdrawing else []
     undecided = {row["merchant"] for row in rows}
-    indebted = {d.order.merchant for d in drafts if d.order.kind in _USE_DEBT and d.order.settle != "later"}
+    indebted = {
+        m for d in drafts if d.order.kind in _USE_DEBT and d.order.settle != "later" for m in merchants_of(d.order)
+    }
     owed, bad = await debts.lock(connection, macs, indebted) if indebted else ({}, {})
-    locked = Locked(payments, originals, settling, undecided, owed, {}, unverified, unverified_merchants, bad)
+    locked = Locked(payments, originals, settling, undecided, owed, {}, unverified, unverified_merchants, bad, parts)
+    invoices = sorted(id_ for id_, order in originals.items() if order.kind is Kind.CHANNEL_INVOICE)
+    if invoices:
+        rows = await connection.fetch(SQL["invoices_paid"], invoices)
+        locked.paid = {row["invoice"]: row["paid"] for row in rows}
     receipts = {receipt for d in drafts if (receipt := decisions.receipt_of(d.order, locked)) is not None}
     if receipts:
         columns = [list(column) for column in zip(*sorted(receipts), strict=True)]
         for row in await connection.fetch(SQL["booked_receipts"], *columns):
             locked.booked[row["channel"], row["channel_ref"], row["direction"]] = row
     return locked
+
+
+async def _charged_back(connection: Connection, drafts: Sequence[Draft], macs: OrderMacs) -> set[str]:
+    """Return the merchants whose debts split chargebacks may change: those of all parts of their payments."""
+    ids = sorted({payment_of(draft) for draft in drafts if draft.order.kind is Kind.SPLIT_CHARGEBACK})
+    payments = await read_orders(connection, ids) if ids else {}
+    return {merchant for order in payments.values() if macs.verifies(order) for merchant in merchants_of(order)}
 
 
 async def _lock_payments(
@@ -165,14 +188,21 @@ async def reserve(
                     decisions.set_off(order, order.amount - order.fee, locked)
                 case Kind.ADJUSTMENT if order.state is State.POSTING and order.direction == "credit":
                     decisions.set_off(order, order.amount, locked)
+                case Kind.SPLIT_PAYMENT:
+                    split_decisions.set_off(order, locked)
+                case Kind.SPLIT_REFUND | Kind.SPLIT_CHARGEBACK:
+                    answer = split_decisions.refund(draft, locked, changes)
+                case Kind.CHANNEL_INVOICE_PAYMENT:
+                    answer = split_decisions.pay_invoice(draft, locked)
         answers.append(answer)
         if answer is None:
             receipt = decisions.receipt_of(order, locked)
             if receipt is not None:
                 locked.booked[receipt] = msgspec.structs.asdict(order)
-            if order.state is State.POSTING and debts.may_change(order):
-                locked.undecided.add(order.merchant)
+            if order.state is State.POSTING:
+                locked.undecided |= debts.undecided(order)
     await sums.write_payments(connection, macs, changes.payments.values())
+    await split_parts.write(connection, macs, [part for parts in changes.parts.values() for part in parts.values()])
     await _write_reversed(connection, macs, changes.reversed)
     await debts.write(connection, macs, {key: n for key, n in locked.debts.items() if n != owed.get(key)})
     await sums.write_days(connection, macs, {key: n for key, n in withdrawn.items() if n != before[key]})
@@ -199,7 +229,7 @@ async def _write_reversed(connection: Connection, macs: OrderMacs, originals: Se
 def releases(order: Order) -> bool:
     """Return whether the outcome of an order releases a reservation, increases a debt, or frees a receipt."""
     if order.state is State.POSTED:
-        return order.kind is Kind.REVERSAL or debts.owes(order)
+        return order.kind is Kind.REVERSAL or bool(debts.owing(order))
     return order.state is State.REFUSED and (order.kind in RESERVING or order.set_off > 0)
 
 
@@ -211,7 +241,9 @@ async def release(
     changed.
     """
     of_kind = {kind: [order for order in refused if order.kind is kind] for kind in RESERVING}
-    # Rows are locked in the sequence of `lock` and `reserve`, to prevent deadlocks: originals, payments, debts, days.
+    # Rows are locked in the sequence of `lock` and `reserve`, to prevent deadlocks: originals, payments, parts, debts,
+    # days. A payment of an invoice (Kind.CHANNEL_INVOICE_PAYMENT) has reserved by its own row, and a split payment
+    # (Kind.SPLIT_PAYMENT) its set-offs only.
     freed = await _lock_reversed(connection, macs, of_kind[Kind.REVERSAL])
     parts = await _read_parts(connection, macs, of_kind[Kind.SETTLEMENT])
     returned = of_kind[Kind.REFUND] + of_kind[Kind.CHARGEBACK]
@@ -228,13 +260,36 @@ async def release(
         if part["payment"] in payments:
             payments[part["payment"]].settled -= part["amount"]
             payments[part["payment"]].fee_settled -= part["fee"]
+            payments[part["payment"]].tax_settled -= part["tax"]
     await _write_reversed(connection, macs, freed)
     await sums.write_payments(connection, macs, payments.values())
+    await _release_parts(connection, macs, freed, of_kind[Kind.SPLIT_REFUND] + of_kind[Kind.SPLIT_CHARGEBACK])
     await debts.change(connection, macs, posted, refused)
     reversals = [order.id for order in posted if order.kind is Kind.REVERSAL]
     if reversals:
         await connection.execute(SQL["void_receipts"], reversals)
     await sums.give_back_days(connection, macs, of_kind[Kind.WITHDRAWAL])
+
+
+async def _release_parts(
+    connection: Connection, macs: OrderMacs, freed: Sequence[Order], returned: Sequence[Order]
+) -> None:
+    """Release the parts of split payments: those of payments whose reversal was refused (`freed`), and the amounts that
+    refused refunds and chargebacks have reserved (`returned`).
+    """
+    ids = sorted({order.of_order for order in returned if order.of_order})
+    payments = {order.id: order for order in freed if order.kind is Kind.SPLIT_PAYMENT}
+    if ids:
+        found = await read_orders(connection, ids)
+        payments |= {order.id: order for order in found.values() if _verifies(macs, order)}
+    locked, _ = await split_parts.lock(connection, macs, payments.values())
+    for order in freed:
+        for part in locked.get(order.id, {}).values():
+            part.reversed = False
+    for order in returned:
+        if order.of_order in locked:
+            split_parts.take(locked[order.of_order], order, -1)
+    await split_parts.write(connection, macs, [part for parts in locked.values() for part in parts.values()])
 
 
 async def _lock_reversed(connection: Connection, macs: OrderMacs, reversals: Sequence[Order]) -> list[Order]:
@@ -257,13 +312,14 @@ def _verifies(macs: OrderMacs, order: Order) -> bool:
 
 
 async def _read_parts(connection: Connection, macs: OrderMacs, settlements: Sequence[Order]) -> list[Any]:
-    """Return the parts of payments that settlements settle. If the parts of a settlement do not add up to its amount
-    and fee, the settlement is reported and its parts are left out.
+    """Return the parts of payments that settlements settle. If the parts of a settlement do not add up to its amount,
+    fee and tax, the settlement is reported and its parts are left out.
     """
     found: list[Any] = []
     for settlement in settlements:
         parts = await connection.fetch(SQL["read_settled"], [settlement.id])
-        if (sum(p["amount"] for p in parts), sum(p["fee"] for p in parts)) == (settlement.amount, settlement.fee):
+        found_sums = tuple(sum(part[name] for part in parts) for name in ("amount", "fee", "tax"))
+        if found_sums == (settlement.amount, settlement.fee, settlement.tax):
             found += parts
         else:
             macs.report("settlement", settlement.id, "parts", {"parts": [str(part) for part in parts]})
@@ -296,13 +352,13 @@ async def _settle(connection: Connection, draft: Draft, macs: OrderMacs, locked:
             return Refusal(Code.NOTHING_TO_SETTLE, f"merchant {order.merchant} has no pending amount")
         return Refusal(Code.SETTLEMENT_EXCEEDS_PENDING, f"the pending amount is {pending}", "amount")
     parts = [decisions.settle_part(payments[row["order_id"]], wanted - row["earlier"]) for row in rows]
-    order.amount, order.fee = sum(amount for amount, _ in parts), sum(fee for _, fee in parts)
+    order.amount, order.fee, order.tax = (sum(column) for column in zip(*parts, strict=True))
     # The debt is locked after the payments, as in `lock`.
     owed, _ = await debts.lock(connection, macs, [order.merchant])
     if owed.get(order.merchant):
         locked.debts = owed
         decisions.set_off(order, order.amount - order.fee, locked)
     await sums.write_payments(connection, macs, [payments[row["order_id"]] for row in rows])
-    columns = [row["order_id"] for row in rows], [amount for amount, _ in parts], [fee for _, fee in parts]
+    columns = [row["order_id"] for row in rows], *map(list, zip(*parts, strict=True))
     await connection.execute(SQL["write_settled"], order.id, *columns)
     return None

@@ -21,6 +21,8 @@ class AccountType:
     meaning: str
 
 
+# The accounting identity holds for these types: bank + receivable = merchant_pending + merchant_available +
+# payout_transit + payable + tax_payable + suspense + (fee_income - channel_expense), each in its normal direction.
 CHART: dict[str, AccountType] = {
     type_.name: type_
     for type_ in (
@@ -32,5 +34,7 @@ CHART: dict[str, AccountType] = {
         AccountType("payout_transit", 1, False, True, "liability: withdrawals that the bank has not confirmed"),
         AccountType("suspense", 1, False, True, "differences not yet explained; either sign"),
         AccountType("receivable", -1, True, False, "asset: what a merchant owes us"),
+        AccountType("payable", 1, True, False, "liability: what we owe a channel for its invoices"),
+        AccountType("tax_payable", 1, False, True, "liability: tax on fees that we owe the tax authority"),
     )
 }

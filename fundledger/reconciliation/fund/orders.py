@@ -12,6 +12,7 @@ from fundledger.fund.model.flows import end_entries_of, entries_of
 from fundledger.fund.model.order import Kind, Order, State
 from fundledger.fund.model.person import may_approve
 from fundledger.fund.model.transitions import DUAL_CONTROL, ENDED, POSTED, PROBLEMATIC, UNAPPROVED, first_of, may_become
+from fundledger.fund.store.orders import parts_from
 from fundledger.reconciliation.fund.ids import OrderIds
 from fundledger.reconciliation.reading import Rows
 from fundledger.reconciliation.report import READABLE, Check, Difference, described
@@ -22,6 +23,8 @@ FIELDS: Final = frozenset(Order.__struct_fields__)
 def order_of(row: asyncpg.Record) -> Order:
     """Return a row as an order. Raises ValueError if the kind or the state of the order is unknown."""
     fields: dict[str, Any] = {name: value for name, value in row.items() if name in FIELDS}
+    if fields.get("parts") is not None:
+        fields["parts"] = parts_from(fields["parts"])
     return Order(**{**fields, "kind": Kind(row["kind"]), "state": State(row["state"])})
 
 
@@ -80,7 +83,8 @@ def _against_all(row: asyncpg.Record, history: list[str], ids: OrderIds) -> Diff
 
 
 def _against_itself(order: Order) -> Iterator[tuple[str, str]]:
-    if order.attempt != 0 and order.kind not in (Kind.CHARGEBACK, Kind.WITHDRAWAL) and order.parking is None:
+    tried_again = Kind.CHARGEBACK, Kind.SPLIT_CHARGEBACK, Kind.WITHDRAWAL
+    if order.attempt != 0 and order.kind not in tried_again and order.parking is None:
         yield "one attempt", f"attempt {order.attempt}"
     posted = is_posted(order)
     if (order.posted_at is not None) != posted:
@@ -103,7 +107,7 @@ def _against_itself(order: Order) -> Iterator[tuple[str, str]]:
         entries_of(order)
         if order.kind is Kind.WITHDRAWAL:
             end_entries_of(order, "bounced")
-    except (AssertionError, TypeError) as error:
+    except (AssertionError, AttributeError, TypeError) as error:
         yield "amounts that are valid for its flow", described(error)
 
 

@@ -106,7 +106,8 @@ async def examples_are_answered(fund: FundClient, other: FundClient) -> None:
     ids: dict[str, str] = {}
 
     def ours(text: str) -> str:
-        return text.replace("10001", f"e-{fund.salt}").replace('"2026-0', f'"{fund.salt}-0')
+        own = text.replace("10001", f"e-{fund.salt}").replace("10002", f"f-{fund.salt}")
+        return own.replace('"2026-0', f'"{fund.salt}-0')
 
     posts = [(path, op) for method, path, op in operations() if method == "POST"]
     # The reversal needs a second payment, and the settlement a pending one.
@@ -124,6 +125,8 @@ async def examples_are_answered(fund: FundClient, other: FundClient) -> None:
                 )
             )
         )
+        if path == "/v1/split-payments":
+            await fund.shop("f")
         for more in before.get(path, ()):
             assert (await fund.post("/v1/payments", {**payment, **more})).status == 201
         body = ours(json.dumps(operation["requestBody"]["content"]["application/json"]["example"]))

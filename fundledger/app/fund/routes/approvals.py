@@ -20,7 +20,8 @@ from fundledger.ratelimit.classes import ApiClass
 _TAG: Final = "Approvals"
 _APPROVED: Final = (Code.APPROVAL_NEEDS_ANOTHER, Code.ORDER_REJECTED, Code.ORDER_EXPIRED)
 _RESERVED: Final[dict[Kind, tuple[str, ...]]] = {
-    Kind.REVERSAL: (Code.ORDER_NOT_REVERSIBLE, Code.ORDER_ALREADY_REVERSED, "voucher-already-reversed")
+    Kind.REVERSAL: (Code.ORDER_NOT_REVERSIBLE, Code.ORDER_ALREADY_REVERSED, "voucher-already-reversed"),
+    Kind.CHANNEL_INVOICE_PAYMENT: (Code.INVOICE_EXCEEDED,),
 }
 """Refusals of the reservation that an approval makes."""
 _REJECTED: Final = (Code.ORDER_APPROVED, Code.ORDER_EXPIRED)

@@ -6,9 +6,11 @@ SELECT x.id, x.kind, x.found, count(*) OVER () AS total FROM (
         ELSE format('%s %s of %s, %s, %s, %s', t.kind, t.id, t.merchant, t.currency, coalesce(t.channel, 'no channel'), t.state)
         END AS found
     FROM fund.orders o LEFT JOIN fund.orders t ON t.id = o.of_order
-    WHERE o.kind IN ('refund', 'chargeback', 'reversal') AND o.state NOT IN ('refused', 'created', 'rejected', 'expired') AND (
+    WHERE o.kind IN ('refund', 'chargeback', 'reversal', 'split_refund', 'split_chargeback', 'channel_invoice_payment') AND o.state NOT IN ('refused', 'created', 'rejected', 'expired') AND (
         t.id IS NULL OR t.merchant <> o.merchant OR t.currency <> o.currency OR t.state <> 'posted'
-        OR (o.kind <> 'reversal' AND (t.kind <> 'payment' OR t.channel IS DISTINCT FROM o.channel))
+        OR (o.kind <> 'reversal' AND (t.channel IS DISTINCT FROM o.channel OR t.kind <> CASE o.kind
+                WHEN 'split_refund' THEN 'split_payment' WHEN 'split_chargeback' THEN 'split_payment'
+                WHEN 'channel_invoice_payment' THEN 'channel_invoice' ELSE 'payment' END))
         OR (o.kind = 'reversal' AND (t.amount <> o.amount OR t.reversed_by IS DISTINCT FROM o.id))
     )
     UNION ALL

@@ -5,13 +5,14 @@ WITH back AS (
            sum(o.from_pending) FILTER (WHERE o.kind = 'refund') AS refunded_unsettled,
            sum(o.fee_waived) AS fee_waived,
            sum(o.fee) FILTER (WHERE o.kind = 'refund') AS fee_returned,
+           sum(o.tax) FILTER (WHERE o.kind = 'refund') AS tax_returned,
            sum(o.amount) FILTER (WHERE o.kind = 'chargeback') AS charged_back,
            sum(o.from_pending) FILTER (WHERE o.kind = 'chargeback') AS charged_back_unsettled, bool_or(o.kind = 'reversal') AS reversed
     FROM fund.orders o WHERE o.kind IN ('refund', 'chargeback', 'reversal')
       AND o.state NOT IN ('refused', 'created', 'rejected', 'expired')
     GROUP BY o.of_order
 ), settled AS (
-    SELECT s.payment, sum(s.amount) AS amount, sum(s.fee) AS fee
+    SELECT s.payment, sum(s.amount) AS amount, sum(s.fee) AS fee, sum(s.tax) AS tax
     FROM fund.settled_payments s JOIN fund.orders o ON o.id = s.settlement AND o.state <> 'refused' GROUP BY s.payment
 )
 SELECT p.order_id AS id, c.name, c.expected, c.actual, count(*) OVER () AS total
@@ -31,6 +32,9 @@ CROSS JOIN LATERAL (VALUES
     ('fee_returned', coalesce(b.fee_returned, 0)::text, p.fee_returned::text),
     ('charged_back', coalesce(b.charged_back, 0)::text, p.charged_back::text),
     ('charged_back_unsettled', coalesce(b.charged_back_unsettled, 0)::text, p.charged_back_unsettled::text),
+    ('tax', o.tax::text, p.tax::text),
+    ('tax_settled', (CASE o.settle WHEN 'now' THEN o.tax ELSE 0 END + coalesce(s.tax, 0))::text, p.tax_settled::text),
+    ('tax_returned', coalesce(b.tax_returned, 0)::text, p.tax_returned::text),
     ('reversed', coalesce(b.reversed, false)::text, p.reversed::text)
 ) AS c (name, expected, actual)
 WHERE c.expected IS DISTINCT FROM c.actual

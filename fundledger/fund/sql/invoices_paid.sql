@@ -1,0 +1,8 @@
+-- The paid amounts of invoices of channels. A payment counts if it is approved, and neither refused nor reversed. $1 invoices.
+-- Rows: one per invoice with such a payment. Locks: none. The caller holds the locks of the invoices, under which each payment
+-- is approved.
+SELECT o.of_order AS invoice, sum(o.amount)::bigint AS paid
+FROM fund.orders o LEFT JOIN fund.orders r ON r.id = o.reversed_by
+WHERE o.of_order = ANY ($1::uuid[]) AND o.kind = 'channel_invoice_payment'
+  AND o.state NOT IN ('refused', 'created', 'rejected', 'expired') AND r.state IS DISTINCT FROM 'posted'
+GROUP BY o.of_order
