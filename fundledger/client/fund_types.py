@@ -72,8 +72,9 @@ class Merchant(msgspec.Struct, frozen=True, kw_only=True):
     """A merchant.
 
     `accounts`: the ids of its accounts in the account service. `balances`: the balances by account id; empty in lists.
-    `fees`: the fee rules, oldest first. `withdrawal_limit`: the most that can be withdrawn per day (UTC), in minor
-    units. `settlement`: when the pending balance is settled automatically. `replay`: the merchant already existed.
+    `fees`: the fee rules, oldest first. `withdrawal_limit`: the most that can be withdrawn per day, in minor
+    units. `settlement`: when the pending balance is settled automatically. `settlement_days`: the working days from a
+    payment to its settlement. `replay`: the merchant already existed.
     """
 
     id: str
@@ -85,6 +86,10 @@ class Merchant(msgspec.Struct, frozen=True, kw_only=True):
     accounts: list[str] = []
     balances: dict[str, Balance] = {}
     created_at: datetime
+    state: str = "open"
+    settlement_days: int | None = None
+    settlement_cut: str | None = None
+    settlement_region: str | None = None
     replay: bool = False
 
 
@@ -156,8 +161,9 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     of the order to which this order refers. `from_pending`: the part of a refund or chargeback that is taken from the
     pending balance. `to_receivable`: the part of a chargeback that the merchant owes because its balance did not cover
     it; of a reversal, the set-off that it undoes. `set_off`: the part that repaid the merchant's debt. `end_set_off`:
-    the part of a bounced withdrawal that repaid it. `parked_voucher_id`: the voucher that parked the order. `replay`:
-    the order already existed.
+    the part of a bounced withdrawal that repaid it. `parked_voucher_id`: the voucher that parked the order.
+    `settle_on`: the day on which a payment is due for settlement. `takes_all`: the amount of a withdrawal was decided
+    from the available balance. `replay`: the order already existed.
     """
 
     id: UUID
@@ -189,6 +195,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     problem: Problem | None = None
     fee_version: int | None = None
     fee_waived: int = 0
+    settle_on: date | None = None
+    takes_all: bool = False
     replay: bool = False
 
     @property
@@ -243,7 +251,10 @@ class BillPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DaySum(msgspec.Struct, frozen=True, kw_only=True):
-    """The sum of a merchant's orders of one kind, currency and state, as they were when the day was closed."""
+    """The sum of a merchant's orders of one kind, currency and state, as they were when the day was closed. `orders`,
+    `amount`, `fee`: of the orders that were posted on the day. `ended`, `ended_amount`, `ended_fee`: of the withdrawals
+    that ended on the day.
+    """
 
     merchant: str
     kind: str
@@ -252,16 +263,24 @@ class DaySum(msgspec.Struct, frozen=True, kw_only=True):
     orders: int
     amount: int
     fee: int
+    ended: int = 0
+    ended_amount: int = 0
+    ended_fee: int = 0
 
 
 class DayPage(msgspec.Struct, frozen=True, kw_only=True):
-    """A page of the sums of a day. `closed_at` and `orders`: None if the day is not closed; then there are no sums."""
+    """A page of the sums of a day. `closed_at` and `orders`: None if the day is not closed; then there are no sums.
+    `begins_at` is inclusive, `ends_at` exclusive. `ends`: the number of withdrawals that ended on the day.
+    """
 
     day: date
     closed_at: datetime | None = None
     orders: int | None = None
     sums: list[DaySum]
     next_cursor: str | None = None
+    begins_at: datetime | None = None
+    ends_at: datetime | None = None
+    ends: int | None = None
 
 
 class BankStatement(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,18 +19,20 @@ from uuid import UUID
 import asyncpg
 
 from fundledger.database.failures import was_rolled_back
-from fundledger.fund.account_gateway import GatewayFault
+from fundledger.fund.account_gateway import AccountGateway, GatewayFault
 from fundledger.fund.approvals import Approvals
 from fundledger.fund.channel_check import ChannelCheck, Registry
 from fundledger.fund.model.answer import Answer, Answering, OrderFault, Taken
 from fundledger.fund.model.drafts import Draft, draft_of
+from fundledger.fund.model.merchant import Merchant
 from fundledger.fund.model.order import PLATFORM, Kind, Order, State
 from fundledger.fund.model.refusal import Code, Refusal
-from fundledger.fund.model.requests import Request
+from fundledger.fund.model.requests import Request, Withdrawal
 from fundledger.fund.next_steps import FAULTS
 from fundledger.fund.poster import Posting
 from fundledger.fund.store import orders
 from fundledger.fund.store import reservations as reserve
+from fundledger.fund.store.decisions import rule_of, take_all
 from fundledger.fund.store.macs import Tampered
 from fundledger.fund.store.merchants import Merchants, utc_now
 from fundledger.fund.store.orders import Pool
@@ -108,6 +110,11 @@ class OrderBatcher(Approvals):
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
+    def gateway(self) -> AccountGateway:
+        """The gateway to the account service."""
+        return self._gateway
+
+    @property
     def waiting(self) -> int:
         """The number of orders whose callers have not been answered yet."""
         return len(self._known)
@@ -121,10 +128,13 @@ class OrderBatcher(Approvals):
         whose = request.whose
         merchant = self._merchants.known(whose)
         is_ready = merchant is not None and self._check.is_ready(request, merchant.currency)
-        if is_ready and request.kind is not Kind.CHARGEBACK:
-            self._take(draft_of(request, merchant, module, self._now(), self._due_s, self._ids), answer)
+        if is_ready and not _reads_balance(request):
+            self._take(self._draft(request, merchant, module), answer)
         else:
             self._spawn(self._look_up(request, module, answer))
+
+    def _draft(self, request: Request, merchant: Merchant | None, module: str) -> Draft | Refusal:
+        return draft_of(request, merchant, module, self._now(), self._due_s, self._ids, self._merchants.dates)
 
     async def ask(self, request: Request, module: str) -> Answer:
         """Queue an order and return its answer, as described at `post`. A cancellation does not withdraw the order."""
@@ -143,18 +153,20 @@ class OrderBatcher(Approvals):
         """
         try:
             merchant = None if request.whose == PLATFORM else await self._merchants.get(request.whose)
-            draft = draft_of(request, merchant, module, self._now(), self._due_s, self._ids)
+            draft = self._draft(request, merchant, module)
             if isinstance(draft, Draft):
                 order = draft.order
-                no = await self._check.refusal_of(draft)
+                if _reads_balance(request):
+                    draft.debitable = await self._posting.debitable(order.merchant)
+                # The reservation decides the amount of a withdrawal of all again.
+                no = take_all(order, rule_of(draft), draft.debitable, 0) if order.takes_all else None
+                no = no or await self._check.refusal_of(draft)
                 if no is not None:
                     there = await _read(self._pool, [draft])
                     found = draft.find(there)
                     # An existing order is answered, although its channel would refuse a new one.
                     answer(no if found is None else self._checked(found) or repeated(order, found))
                     return
-                if order.kind is Kind.CHARGEBACK:
-                    draft.debitable = await self._posting.debitable(order.merchant)
         except Tampered as found:
             answer(OrderFault(str(found), tampered=True))
         except GatewayFault as fault:
@@ -360,6 +372,11 @@ class OrderBatcher(Approvals):
         """Wait until every queued order has been answered."""
         while self._tasks:
             await asyncio.wait(self._tasks)
+
+
+def _reads_balance(request: Request) -> bool:
+    """Return whether the available balance of the merchant has to be read before the order is reserved."""
+    return request.kind is Kind.CHARGEBACK or (isinstance(request, Withdrawal) and request.all)
 
 
 async def _read(connection: orders.AnyConnection, drafts: Sequence[Draft]) -> dict[UUID, Order]:

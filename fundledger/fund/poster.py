@@ -18,12 +18,13 @@ from fundledger.fund.account_gateway import AccountGateway, GatewayFault, end_vo
 from fundledger.fund.jobs.stuck import log_stuck, mark_stuck
 from fundledger.fund.model import accounts
 from fundledger.fund.model.ids import Ids
-from fundledger.fund.model.order import FACTS, Kind, Order, State
+from fundledger.fund.model.order import FACTS, TAKE_ALL_ATTEMPTS_MAX, Kind, Order, State
+from fundledger.fund.model.posting_result import PostingResult
 from fundledger.fund.stats import Counted
-from fundledger.fund.store import debts, orders, sums
+from fundledger.fund.store import debts, ends, orders, sums, take_all
 from fundledger.fund.store import mac_layouts as rows
 from fundledger.fund.store import reservations as reserve
-from fundledger.fund.store.macs import OrderMacs
+from fundledger.fund.store.macs import OrderMacs, Tampered
 from fundledger.fund.store.orders import Pool
 from fundledger.fund.store.queries import SQL
 from fundledger.fund.store.reported import Reported
@@ -75,13 +76,15 @@ class Posting:
             raise
         self.counted.batches += 1
         self.counted.in_batches += len(written)
-        said, again, parked, stuck = [], [], [], []
+        said, again, parked, stuck, short = [], [], [], [], []
         for order, result in zip(written, results, strict=True):
             if result is None:
                 continue
             refused = result.problem is not None and not result.stuck
             if refused and order.kind in FACTS and order.parking is None:
                 again.append(order)
+            elif refused and take_all.may_try_again(order, result.problem or b"{}"):
+                short.append((order, result))
             elif refused and order.parking == "park":
                 stuck.append((order, result))
             elif (order.parking == "release" and refused) or (order.parking == "park" and result.problem is None):
@@ -99,7 +102,7 @@ class Posting:
             await self._mark(said)
         if parked:
             await self._mark_parked(parked)
-        recorded = await self._try_again(again)
+        recorded = [*await self._try_again(again), *await self._take_again(short)]
         if recorded:
             await self.post(recorded)
 
@@ -161,8 +164,8 @@ class Posting:
         return self.macs.rows.tag(rows.PAYMENT, sums.begun(order).fields())[1]
 
     async def debitable(self, merchant: str) -> int:
-        """Return the amount that a chargeback can debit to the available balance of a merchant now: 0 if the account is
-        frozen or closed. Raises GatewayFault.
+        """Return the amount that can be debited to the available balance of a merchant now: 0 if the account is frozen
+        or closed. Raises GatewayFault.
         """
         id_ = accounts.available(merchant)
         account = (await self.gateway.balances([id_])).get(id_)
@@ -193,6 +196,32 @@ class Posting:
             # Only stored content may be posted, so that a retry finds the same voucher.
             _copy(new, order)
         return [order for order, _ in recorded]
+
+    async def _take_again(self, short: Sequence[tuple[Order, PostingResult]]) -> list[Order]:
+        """Record the next attempt of withdrawals of all whose vouchers the balance did not cover. Return the orders
+        whose attempt is recorded. The others are refused. A failure of the database is logged: the recoverer gets the
+        same refusals. Raises GatewayFault.
+        """
+        recorded, refused = [], []
+        for order, result in short:
+            debitable = await self.debitable(order.merchant)
+            try:
+                async with self.pool.acquire() as connection, connection.transaction():
+                    new = await take_all.try_again(connection, self.macs, self.ids, order, debitable)
+            except DATABASE_FAULTS as error:
+                self._unrecorded("the next attempts", [order], error)
+                continue
+            except Tampered:
+                new = None
+            if new is None:
+                orders.set_outcome(order, result)
+                refused.append(order)
+            else:
+                _copy(new, order)
+                recorded.append(order)
+        if refused:
+            await self._mark(refused)
+        return recorded
 
     async def _next_attempt(self, order: Order) -> Order:
         attempt, rest = order.attempt + 1, order.amount - order.from_pending
@@ -282,7 +311,7 @@ class Posting:
             )
         if ours and new.attempt >= END_ATTEMPTS_MAX:
             await mark_stuck(self.pool, self.macs, new, problem)
-        elif ours and order.attempt == 0:
+        elif ours and order.attempt <= (TAKE_ALL_ATTEMPTS_MAX if order.takes_all else 0):
             _log.critical(
                 "the account service refused the end of withdrawal %s, which is retried: %s",
                 order.id,
@@ -310,7 +339,7 @@ class Posting:
                 await self._end_again(order, result.problem)
             return
         try:
-            await self._mark_ended(order)
+            await self._mark_ended(order, result.at or datetime.now(UTC))
         except DATABASE_FAULTS as error:
             _log.warning(
                 "recording the end of withdrawal %s failed: %s",
@@ -322,15 +351,14 @@ class Posting:
         key = f"{order.kind} {order.state}"
         self.counted.orders[key] = self.counted.orders.get(key, 0) + 1
 
-    async def _mark_ended(self, order: Order) -> None:
-        """Record the posted end of a withdrawal as its state. A bounced withdrawal no longer counts against the daily
-        limit.
+    async def _mark_ended(self, order: Order, at: datetime) -> None:
+        """Record the end of a withdrawal, posted at the time `at`, as its state. A bounced withdrawal no longer counts
+        against the daily limit.
         """
         ended = msgspec.structs.replace(order, state=State(order.ending or ""))
         self.macs.seal(ended)
         async with self.pool.acquire() as connection, connection.transaction():
-            row = await connection.fetchrow(SQL["mark_ended"], order.id, ended.mac, ended.mac_key, order.mac)
-            if row is not None and ended.state is State.BOUNCED:
+            if await ends.mark_ended(connection, self.macs, order, ended, at) and ended.state is State.BOUNCED:
                 await sums.give_back_days(connection, self.macs, [ended])
 
 

@@ -12,6 +12,7 @@ import random
 import secrets
 from collections import Counter, deque
 from collections.abc import Callable
+from datetime import UTC, datetime, time, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -21,6 +22,7 @@ import pytest
 from fundledger.fund.model.answer import Taken
 from fundledger.fund.model.refusal import Refusal
 from fundledger.fund.model.requests import Fee
+from tests.support.calendar_model import CalendarModel, Terms
 from tests.support.fund_books import prove_fund
 from tests.support.fund_worker import FundWorker
 from tests.support.length import unless_long
@@ -33,6 +35,18 @@ STEPS_MAX: Final = 10 * STEPS
 MERCHANTS: Final = unless_long(8, 50)
 SEED: Final = 13
 CURRENCIES: Final = ("CNY", "USD", "JPY", "KWD")
+DAY: Final = timedelta(days=1)
+CALENDARS: Final = [("Asia/Shanghai", time(23)), ("America/New_York", time(17)), ("UTC", time())]
+TERMS: Final = [
+    Terms("daily"),
+    Terms("weekly"),
+    Terms("monthly"),
+    Terms("daily", 0),
+    Terms("daily", 1, time(16, 30)),
+    Terms("weekly", 3),
+    Terms("manual", 2),
+    Terms("monthly", 1),
+]
 OWN: Final = ("available", "pending", "receivable")
 WANTED: Final = frozenset(
     {
@@ -57,6 +71,13 @@ WANTED: Final = frozenset(
         *("settlement nothing-to-settle", "settlement settlement-exceeds-pending", "refund refund-exceeds-payment"),
         *("chargeback chargeback-exceeds-payment", "refund payment-not-posted", "refund order-already-reversed"),
         *("recovery debt-exceeded", "write_off debt-exceeded", "release"),
+        *(
+            "due posted",
+            "due nothing-to-settle",
+            "due settlement-exceeds-pending",
+            "all posted",
+            "all nothing-to-withdraw",
+        ),
     }
 )
 """Outcomes that a run has to reach. Otherwise it proves nothing about them."""
@@ -70,12 +91,22 @@ WHERE a.id = ANY ($1::text[]) GROUP BY a.id
 _log = logging.getLogger(__name__)
 
 
+class Clocked(FundWorker):
+    """A fund worker whose orders are created at the time `at`."""
+
+    at = datetime(2018, 2, 23, 9, tzinfo=UTC)
+
+    def now(self) -> datetime:
+        return self.at
+
+
 class Run:
-    def __init__(self, worker: FundWorker, ledger: "asyncpg.Connection[asyncpg.Record]", seed: int) -> None:
+    def __init__(self, worker: Clocked, ledger: "asyncpg.Connection[asyncpg.Record]", seed: int) -> None:
         self.worker = worker
         self.ledger = ledger
         self.chance = random.Random(seed)
-        self.platform = Platform(f"c-{worker.salt}")
+        assert worker.calendar is not None
+        self.platform = Platform(f"c-{worker.salt}", days=CalendarModel(*worker.calendar))
         self.merchants: list[Merchant] = []
         self.of_platform: list[Slip] = []
         self.base: dict[str, int] = {}
@@ -91,8 +122,12 @@ class Run:
             rule = Rule(*self.chance.choice([(0,), (60,), (100, 3), (250, 0, 10, 400)]))
             payout = Rule(*self.chance.choice([(0,), (0, 5), (20, 1)]))
             currency = CURRENCIES[n % 4]
-            id_ = await self.worker.merchant(f"m{n}", currency, fee_of(rule), withdrawal_fee=fee_of(payout))
-            self.merchants.append(Merchant(id_, currency, rule, payout))
+            terms = TERMS[n % len(TERMS)]
+            members = {"settlement": terms.calendar, "settlement_days": terms.days}
+            members |= {} if terms.cut is None else {"settlement_cut": f"{terms.cut:%H:%M}"}
+            fees = fee_of(rule), fee_of(payout)
+            id_ = await self.worker.merchant(f"m{n}", currency, fees[0], withdrawal_fee=fees[1], **members)
+            self.merchants.append(Merchant(id_, currency, rule, payout, terms))
         self.base = await self.balances()
 
     async def balances(self) -> dict[str, int]:
@@ -168,6 +203,20 @@ class Run:
         amount = self.chance.choice([None, None, max(1, pending // 3), pending + 1])
         given = {} if amount is None else {"amount": amount}
         await self.ask("settlement", lambda _: self.platform.settle(m, amount), m, **given)
+
+    async def settle_due(self, m: Merchant) -> None:
+        """Settle what is due on a day, all of it, a part, or too much."""
+        day = self.platform.days.day(self.worker.at) + self.chance.randint(-3, 3) * DAY
+        pending = sum(p.pending for p in m.payments if p.due is not None and p.due <= day)
+        amount = self.chance.choice([None, None, max(1, pending // 3), pending + 1])
+        given = {"day": day} | ({} if amount is None else {"amount": amount})
+        outcome = await self.ask("settlement", lambda _: self.platform.settle(m, amount, day), m, **given)
+        self.seen[f"due {outcome}"] += 1
+
+    async def withdraw_all(self, m: Merchant) -> None:
+        members = {"all": True, "channel": self.platform.channel}
+        outcome = await self.ask("withdrawal", lambda number: self.platform.withdraw_all(m, number), m, **members)
+        self.seen[f"all {outcome}"] += 1
 
     async def refund(self, m: Merchant) -> None:
         payment = self.some_payment(m)
@@ -292,8 +341,10 @@ class Run:
         steps = [
             *[(self.pay, 10), (self.settle, 5), (self.refund, 5), (self.charge_back, 4), (self.withdraw, 5)],
             *[(self.end, 4), (self.recover, 1), (self.write_off, 1), (self.adjust, 2), (self.cost, 1)],
-            *[(self.difference, 1), (self.reverse, 3)],
+            *[(self.difference, 1), (self.reverse, 3), (self.settle_due, 3), (self.withdraw_all, 1)],
         ]
+        self.worker.at += timedelta(minutes=self.chance.choice([0, 1, 90, 500]))
+        self.platform.now = self.worker.at
         merchant = self.chance.choice(self.merchants)
         if self.chance.random() < (0.2 if merchant.held else 0.02):
             await self.hold(merchant)
@@ -312,7 +363,9 @@ async def test_every_balance_is_that_of_the_model_after_each_order(fund_database
     seed = int(os.environ.get("FUNDLEDGER_TEST_SEED", "0")) or unless_long(SEED, secrets.randbits(32))
     ledger = await asyncpg.connect(service.dsn)
     try:
-        async with FundWorker(fund_database, service.base_url, service.fund_token) as worker:
+        worker = Clocked(fund_database, service.base_url, service.fund_token)
+        worker.calendar = random.Random(seed).choice(CALENDARS)
+        async with worker:
             run = Run(worker, ledger, seed)
             await run.open()
             steps = 0
@@ -329,6 +382,6 @@ async def test_every_balance_is_that_of_the_model_after_each_order(fund_database
                 if merchant.held:
                     await run.hold(merchant)
             await run.compare()
-        await prove_fund(fund_database, service.dsn, worker.salt)
+        await prove_fund(fund_database, service.dsn, worker.salt, same_days=False)
     finally:
         await ledger.close()

@@ -3,6 +3,7 @@ and other rows are not affected.
 """
 
 from collections.abc import AsyncIterator
+from datetime import date, time
 from typing import Any
 
 import asyncpg
@@ -12,9 +13,12 @@ from fundledger.fund.channels.channel import ChannelAway, Standing
 from fundledger.fund.jobs.payout_sending import Pace
 from fundledger.fund.jobs.payouts import Payouts
 from fundledger.fund.model.answer import OrderFault, Taken
+from fundledger.fund.model.change import ChangeKind
+from fundledger.fund.model.merchant_requests import Holiday, HolidaysRequest, MerchantPatch
 from fundledger.fund.model.order import Order, State
 from fundledger.fund.model.refusal import Refusal
 from fundledger.fund.model.requests import Fee, FeeTier
+from fundledger.fund.store.calendars import record_first
 from fundledger.fund.store.macs import OrderMacs
 from fundledger.fund.store.orders import read_order
 from fundledger.outbox.webhooks import Webhooks
@@ -37,10 +41,14 @@ UNCOVERED = {
     "fund.payouts": {"sent_at", "called_at", "calls", "asked", "due_at"},
     "fund.merchants": {"seq"},
     "fund.fee_rules": set(),
+    "fund.calendars": set(),
+    "fund.ends": set(),
+    "fund.holidays": {"version"},
+    "fund.merchant_events": {"seq"},
     "outbox.webhooks": set(),
 }
-"""Columns that no MAC covers: times and numbers of attempts, the sequence of lists, and the mark of repeated receipts,
-which another check compares with the orders.
+"""Columns that no MAC covers: times and numbers of attempts, the sequence of lists, the number by which workers notice
+new holidays, and the mark of repeated receipts, which another check compares with the orders.
 """
 
 
@@ -63,6 +71,11 @@ async def fill(worker: FundWorker) -> str:
     await Payouts(worker.pool, worker.batcher, {channel: Scripted(Standing.PAID)}, PACE).pay_out_some()
     await worker.done("chargeback", merchant=merchant, order_no="c", payment_order_no="now", amount=900)
     await Webhooks(worker.pool, worker.macs).add(merchant, "https://example.com/hook", ["payment.posted"], "tests")
+    async with worker.pool.acquire() as connection:
+        await record_first(connection, worker.macs.rows, worker.macs.days, "UTC", time())
+    days = [Holiday(date(2026, 10, 1), name="National Day"), Holiday(date(2026, 10, 10), True)]
+    await worker.approved(ChangeKind.HOLIDAYS, "CNY", HolidaysRequest("CNY", days))
+    await worker.approved(ChangeKind.MERCHANT, merchant, MerchantPatch(withdrawal_limit=2_000_000, why="ticket 7"))
     return merchant
 
 
@@ -78,7 +91,8 @@ async def filled(postgres: Databases, service: RunningService) -> AsyncIterator[
         await prove_fund(dsn, service.dsn, worker.salt)
         for schema in ("fund", "outbox"):
             await worker.pool.execute(unguarded(schema))
-        for column in ("fee_rules ALTER version", "merchants ALTER seq", "orders ALTER seq"):
+        numbered = [f"{table} ALTER seq" for table in ("merchants", "merchant_events", "orders")]
+        for column in ("fee_rules ALTER version", *numbered):
             await worker.pool.execute(f"ALTER TABLE fund.{column} DROP IDENTITY")
         yield worker
     await postgres.drop(dsn)
@@ -291,6 +305,11 @@ async def test_a_withdrawal_that_bounces_ends_though_its_day_was_edited(worker: 
         "digest = ''",
         "created_at = created_at - interval '1 day'",
         "mac_key = 0, mac = ''",
+        "settlement_days = 0",
+        "settlement_region = 'X'",
+        "settlement_cut = '23:59'",
+        "state = 'suspended'",
+        "version = version + 1",
     ],
 )
 async def test_a_merchant_that_was_edited_withdraws_and_settles_nothing(worker: FundWorker, edit: str) -> None:

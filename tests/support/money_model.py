@@ -6,6 +6,9 @@ so each outcome is certain. A balance is credits minus debits.
 
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+
+from tests.support.calendar_model import CalendarModel, Terms
 
 POSTED, REFUSED, PARKED = "posted", "refused", "parked"
 Moves = dict[str, int]
@@ -29,7 +32,7 @@ class Rule:
 class Payment:
     """A payment. `pending`: the part that is neither settled, nor refunded, nor charged back from the pending balance.
     `kept`: the settled part that is not refunded. `fee_due` and `fee_paid`: the parts of the fee that belong to them.
-    `returned`: the part that went back to the payer.
+    `returned`: the part that went back to the payer. `due`: the day on which a payment is settled automatically.
     """
 
     number: str
@@ -44,6 +47,7 @@ class Payment:
     returned: int = 0
     has_settled: bool = False
     was_parked: bool = False
+    due: date | None = None
     moves: Moves = field(default_factory=dict)
 
     def take_pending(self, amount: int) -> int:
@@ -76,6 +80,7 @@ class Merchant:
     currency: str
     rule: Rule
     payout_rule: Rule
+    terms: Terms = field(default_factory=Terms)
     payments: list[Payment] = field(default_factory=list)
     slips: list[Slip] = field(default_factory=list)
     withdrawals: list[Slip] = field(default_factory=list)
@@ -92,10 +97,12 @@ def share_of(fee: int, whole: int, part: int) -> int:
 
 
 class Platform:
-    """The accounts of a platform. `home`: the currency whose accounts have no suffix."""
+    """The accounts of a platform. `home`: the currency whose accounts have no suffix. `now`: the time of new orders."""
 
-    def __init__(self, channel: str, home: str = "CNY") -> None:
+    def __init__(self, channel: str, home: str = "CNY", days: CalendarModel | None = None) -> None:
         self.balances: Counter[str] = Counter()
+        self.days = days or CalendarModel()
+        self.now = datetime(2026, 1, 1, tzinfo=UTC)
         self.channel = channel
         self.home = home
 
@@ -134,7 +141,8 @@ class Platform:
     # --- Money in ---
 
     def pay(self, m: Merchant, number: str, amount: int, *, later: bool) -> str:
-        payment = Payment(number, amount, m.rule.of(amount), later, POSTED)
+        due = m.terms.due(self.days, self.now) if later else None
+        payment = Payment(number, amount, m.rule.of(amount), later, POSTED, due=due)
         m.payments.append(payment)
         if self._take_in(m, payment, self.bank(m.currency)) == POSTED:
             return POSTED
@@ -158,8 +166,10 @@ class Platform:
             payment.kept, payment.fee_paid = amount, fee
         return POSTED
 
-    def settle(self, m: Merchant, amount: int | None) -> str:
+    def settle(self, m: Merchant, amount: int | None, day: date | None = None) -> str:
         open_ = [p for p in m.payments if p.later and p.state == POSTED and p.pending]
+        if day is not None:
+            open_ = [p for p in open_ if p.due is not None and p.due <= day]
         pending = sum(p.pending for p in open_)
         if not pending:
             return "nothing-to-settle"
@@ -266,6 +276,12 @@ class Platform:
         if outcome == POSTED:
             m.withdrawals.append(Slip(number, "withdrawal", moves, amount, fee))
         return outcome
+
+    def withdraw_all(self, m: Merchant, number: str) -> str:
+        left = 0 if m.held else self.balances[m.of("available")] - self.debt(m)
+        # The fee of a larger amount is never smaller, so the first amount that fits is the largest.
+        amount = next((a for a in range(left, 0, -1) if a + m.payout_rule.of(a) <= left), 0)
+        return self.withdraw(m, number, amount) if amount else "nothing-to-withdraw"
 
     def end(self, m: Merchant, slip: Slip, *, paid: bool) -> str:
         transit = self.named(f"transit:payout:{self.channel}", m.currency)

@@ -39,3 +39,4 @@ def _orders(s: FundSnapshot) -> Iterable[Metric]:
     yield gauge("fund_stuck_orders", "Orders that retries cannot complete: an operator must act.", s.stuck)
     yield gauge("fund_parked_orders", "Orders that the accounts of their merchants do not take.", s.parked)
     yield gauge("fund_parked_age_seconds", "Age of the oldest parked order.", s.parked_age_s)
+    yield gauge("fund_calendar_differs", "1 if the account service has another calendar.", s.calendar_differs)

@@ -22,7 +22,8 @@ class FundSnapshot(Answered):
     `outstanding`: number of orders of all workers that are inserted as `posting` and have no recorded outcome.
     `outstanding_age_s`: the age of the oldest of these orders, in seconds.
     `stuck`: number of orders that need an operator. `parked`: number of orders that the accounts of their merchants do
-    not take; `parked_age_s`: the age of the oldest of them.
+    not take; `parked_age_s`: the age of the oldest of them. `calendar_differs`: 1 if the account service has another
+    calendar.
     """
 
     answers: dict[str, int] = msgspec.field(default_factory=dict)  # kind, answer
@@ -35,6 +36,7 @@ class FundSnapshot(Answered):
     stuck: int = 0
     parked: int = 0
     parked_age_s: float = 0.0
+    calendar_differs: int = 0
 
     def add(self, other: "FundSnapshot") -> None:
         """Add the counters and gauges of another worker."""
@@ -50,10 +52,11 @@ class FundSnapshot(Answered):
         self.stuck = max(self.stuck, other.stuck)
         self.parked = max(self.parked, other.parked)
         self.parked_age_s = max(self.parked_age_s, other.parked_age_s)
+        self.calendar_differs = max(self.calendar_differs, other.calendar_differs)
 
     def forget_gauges(self) -> None:
         super().forget_gauges()
-        self.waiting = self.outstanding = self.stuck = self.parked = 0
+        self.waiting = self.outstanding = self.stuck = self.parked = self.calendar_differs = 0
         self.outstanding_age_s = self.parked_age_s = 0.0
 
 

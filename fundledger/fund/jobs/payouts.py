@@ -17,6 +17,7 @@ import msgspec
 
 from fundledger.fund.channels.channel import Channel
 from fundledger.fund.jobs.payout_funds import PayoutFunds
+from fundledger.fund.jobs.payout_holds import held
 from fundledger.fund.jobs.payout_sending import Ends, Pace, PayoutSender, Sending
 from fundledger.fund.model.order import Order, State
 from fundledger.fund.store.mac_layouts import PAYOUT, fields_of_payout, is_of, payout_fields
@@ -106,20 +107,24 @@ class ChannelPayouts:
                     return there
 
         unfunded: set[str] = set()
+        holding: set[str] = set()
 
         async def new() -> list[asyncpg.Record]:
             while True:
-                rows = await self._pool.fetch(SQL["payouts_next"], self._name, self._pace.chunk, sorted(unfunded))
+                left_out = sorted(unfunded), sorted(holding)
+                rows = await self._pool.fetch(SQL["payouts_next"], self._name, self._pace.chunk, *left_out)
                 orders = [order_from(row) for row in rows]
-                before = len(unfunded)
+                before = len(unfunded) + len(holding)
+                holding.update(await held(self._pool, self._batcher.macs, [order.merchant for order in orders]))
+                orders = [order for order in orders if order.merchant not in holding]
                 if self._funds is not None and orders:
                     orders, more = await self._funds.payable(self._name, orders)
                     unfunded.update(more)
                 matching = await asyncio.gather(*map(self.sender.matching_order, orders))
                 if any(matching):
                     return await self._claim([order for order in matching if order is not None])
-                # Orders in other currencies may come after orders that the channel cannot pay out now.
-                if len(unfunded) == before:
+                # Orders in other currencies, or of other merchants, may come after orders that cannot be paid out now.
+                if len(unfunded) + len(holding) == before:
                     return []
 
         polled = await self._in_chunks(due, self.sender.poll)

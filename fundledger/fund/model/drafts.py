@@ -14,6 +14,7 @@ from fundledger.fund.model.merchant import Merchant
 from fundledger.fund.model.order import PLATFORM, VOUCHER_FORMAT, Kind, Order, State
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.model.requests import Request
+from fundledger.fund.model.settlement import SettlementDates
 from fundledger.fund.model.transitions import FIRST
 
 
@@ -21,8 +22,9 @@ class Draft(msgspec.Struct):
     """An order before it is inserted, or before it is approved. Reserved amounts are set later, in
     store/reservations.py. `request`: None if the order exists.
 
-    `debitable`: for a chargeback, the amount that it can debit to the merchant's available balance. `reserves`: a plain
-    insert of the order is not possible, because its merchant owes or its reference of the channel exists.
+    `debitable`: for a chargeback or a withdrawal of all, the amount that it can debit to the merchant's available
+    balance. `reserves`: a plain insert of the order is not possible, because its merchant owes or its reference of the
+    channel exists.
 
     `former`: the former (unkeyed) id of the order, see `fund.model.ids`. `former_of`: the former id of the order to
     which this order refers. Both are None if the database has no orders with former ids.
@@ -49,10 +51,18 @@ def who(module: str, person: str | None) -> str:
 
 
 def draft_of(
-    request: Request, merchant: Merchant | None, module: str, at: datetime, due_s: float, ids: Ids
+    request: Request,
+    merchant: Merchant | None,
+    module: str,
+    at: datetime,
+    due_s: float,
+    ids: Ids,
+    dates: SettlementDates | None = None,
 ) -> "Draft | Refusal":
     """Return the draft of a request that `module` sent at the time `at`, or a refusal: MERCHANT_NOT_FOUND,
-    CURRENCY_MISMATCH or WITHDRAWAL_LIMIT_EXCEEDED. `due_s`: seconds until the recoverer takes the order.
+    CURRENCY_MISMATCH or WITHDRAWAL_LIMIT_EXCEEDED. `due_s`: seconds until the recoverer takes the order. `dates`: the
+    due days of payments that are settled later; None: they get none. The reservation decides the amount of a withdrawal
+    of all.
 
     `merchant`: the merchant of the order. None if the merchant does not exist, or if the order belongs to the platform.
     """
@@ -91,8 +101,10 @@ def draft_of(
         case requests.Payment():
             order.channel, order.channel_ref, order.settle = request.channel, request.channel_ref, request.settle
             _charge(order, merchant, "payment")
+            if order.settle == "later" and dates is not None and merchant is not None:
+                order.settle_on = dates.due(merchant, at)
         case requests.Withdrawal():
-            order.channel = request.channel
+            order.channel, order.takes_all = request.channel, request.all
             _charge(order, merchant, "withdrawal")
             if order.amount + order.fee > requests.AMOUNT_MAX:
                 detail = f"amount and fee of {order.fee} exceed {requests.AMOUNT_MAX}"

@@ -55,6 +55,24 @@ def fee_of(rule: FeeRule | None, amount: int) -> int:
     return min(fee, amount)
 
 
+def largest_with_fee(rule: FeeRule | None, budget: int) -> int:
+    """Return the largest amount that, together with its fee, is at most `budget`, or 0 if there is none. A higher tier
+    may charge less than a lower one, so the tiers are searched from the highest to the lowest.
+    """
+    bounds = sorted({1, *([] if rule is None else [tier.from_amount for tier in rule.tiers])})
+    most = budget
+    for least in reversed(bounds):
+        if least <= most and least + fee_of(rule, least) <= budget:
+            low, high = least, most
+            while low < high:
+                # Within a tier, the sum of amount and fee never falls.
+                middle = (low + high + 1) // 2
+                low, high = (middle, high) if middle + fee_of(rule, middle) <= budget else (low, middle - 1)
+            return low
+        most = min(most, least - 1)
+    return 0
+
+
 def choose(rules: Iterable[FeeRule], merchant: str, product: str, channel: str | None, at: datetime) -> FeeRule | None:
     """Return the most specific rule that is in effect at the time `at`. A rule for the merchant and the channel
     precedes a rule for the merchant, then one for the channel, then one for all. Of equally specific rules, the rule

@@ -1,7 +1,7 @@
 """Model of the fund service: orders, with their kinds, their states, and their former unkeyed ids."""
 
 import hashlib
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Final
 from uuid import UUID
@@ -30,6 +30,10 @@ class Kind(StrEnum):
     CHANNEL_COST = "channel_cost"
     BANK_DIFFERENCE = "bank_difference"
     REVERSAL = "reversal"
+
+
+TAKE_ALL_ATTEMPTS_MAX: Final = 3
+"""The maximum number of further attempts to post a withdrawal of all. Each attempt has another amount and voucher."""
 
 
 RECEIPTS: Final[dict[Kind, str]] = {
@@ -122,6 +126,8 @@ class Order(msgspec.Struct):
     end_set_off: int = 0
     parking: str | None = None
     parked_voucher_id: UUID | None = None
+    settle_on: date | None = None
+    takes_all: bool = False
 
 
 def order_id(kind: str, merchant: str, order_no: str) -> UUID:

@@ -2,6 +2,7 @@
 feed and webhooks.
 """
 
+from datetime import date
 from typing import Annotated
 
 import msgspec
@@ -82,6 +83,12 @@ class Order(msgspec.Struct):
         Annotated[Amount, about("of a refund or chargeback: the fee of the pending part, which will not be charged")]
         | UnsetType
     ) = UNSET
+    settle_on: Annotated[date, about("of a payment that is settled later: the day on which it is due")] | UnsetType = (
+        UNSET
+    )
+    takes_all: (
+        Annotated[bool, about("of a withdrawal: its amount was decided from the available balance")] | UnsetType
+    ) = UNSET
 
 
 class Event(msgspec.Struct):
@@ -129,4 +136,6 @@ def published(order: StoredOrder) -> Order:
         UNSET if order.problem is None else msgspec.Raw(order.problem),
         UNSET if order.fee_version is None else order.fee_version,
         order.fee_waived or UNSET,
+        UNSET if order.settle_on is None else order.settle_on,
+        order.takes_all or UNSET,
     )

@@ -1,5 +1,6 @@
 -- Record that the end of a withdrawal is posted: the state becomes the end that begin_end.sql recorded. $1 order id, $2
--- new MAC, $3 key version of the new MAC, $4 the MAC as read. Rows: the order, or none if this is already recorded, or
+-- new MAC, $3 key version of the new MACs, $4 the MAC as read, $5 the day of the end, $6 the posting time of its voucher, $7 MAC of
+-- its fund.ends row. Rows: the order, or none if this is already recorded, or
 -- if the order has changed since it was read. Locks: the order.
 WITH marked AS (
     UPDATE fund.orders o SET state = o.ending, due_at = NULL, mac = $2, mac_key = $3
@@ -9,7 +10,9 @@ WITH marked AS (
        o.created_at, o.channel, o.channel_ref, o.settle, o.of_order, o.from_pending, o.to_receivable, o.fee_waived,
        o.fee_version, o.direction, o.reason, o.ticket, o.approved_by, o.attempt, o.ending, o.reversed_by, o.problem,
        o.posted_at, o.due_at, o.seq, o.stuck_from, o.of_voucher,
-       o.end_voucher_id, o.mac, o.mac_key, o.voucher_format, o.layout, o.set_off, o.end_set_off, o.parking, o.parked_voucher_id
+       o.end_voucher_id, o.mac, o.mac_key, o.voucher_format, o.layout, o.set_off, o.end_set_off, o.parking, o.parked_voucher_id, o.settle_on, o.takes_all
+), ended AS (
+    INSERT INTO fund.ends (order_id, ending, day, at, mac_key, mac) SELECT m.id, m.ending, $5, $6, $3, $7 FROM marked m
 ), outbox AS (
     INSERT INTO fund.events (order_id, merchant, kind, state, detail, at)
     SELECT m.id, m.merchant, m.kind, m.state, json_strip_nulls(json_build_object('channel_ref', m.channel_ref, 'reason', m.reason)),
@@ -20,4 +23,4 @@ SELECT o.id, o.kind, o.merchant, o.order_no, o.state, o.amount, o.fee, o.currenc
        o.created_at, o.channel, o.channel_ref, o.settle, o.of_order, o.from_pending, o.to_receivable, o.fee_waived,
        o.fee_version, o.direction, o.reason, o.ticket, o.approved_by, o.attempt, o.ending, o.reversed_by, o.problem,
        o.posted_at, o.due_at, o.seq, o.stuck_from, o.of_voucher,
-       o.end_voucher_id, o.mac, o.mac_key, o.voucher_format, o.layout, o.set_off, o.end_set_off, o.parking, o.parked_voucher_id FROM marked o
+       o.end_voucher_id, o.mac, o.mac_key, o.voucher_format, o.layout, o.set_off, o.end_set_off, o.parking, o.parked_voucher_id, o.settle_on, o.takes_all FROM marked o

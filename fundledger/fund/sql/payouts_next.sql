@@ -1,11 +1,13 @@
--- Withdrawals to be sent, oldest first. $1 channel, $2 limit, $3 currencies to leave out. Rows: the orders. Locks: none.
+-- Withdrawals to be sent, oldest first. Withdrawals of suspended merchants are left out. $1 channel, $2 limit, $3 currencies and $4
+-- merchants to leave out. Rows: the orders. Locks: none.
 SELECT o.id, o.kind, o.merchant, o.order_no, o.state, o.amount, o.fee, o.currency, o.digest, o.voucher_id, o.module,
        o.created_at, o.channel, o.channel_ref, o.settle, o.of_order, o.from_pending, o.to_receivable, o.fee_waived,
        o.fee_version, o.direction, o.reason, o.ticket, o.approved_by, o.attempt, o.ending, o.reversed_by, o.problem,
        o.posted_at, o.due_at, o.seq, o.stuck_from, o.of_voucher,
-       o.end_voucher_id, o.mac, o.mac_key, o.voucher_format, o.layout, o.set_off, o.end_set_off, o.parking, o.parked_voucher_id
+       o.end_voucher_id, o.mac, o.mac_key, o.voucher_format, o.layout, o.set_off, o.end_set_off, o.parking, o.parked_voucher_id, o.settle_on, o.takes_all
 FROM fund.orders o
 WHERE o.kind = 'withdrawal' AND o.state = 'posted' AND o.channel = $1::text AND o.ending IS NULL
-  AND o.currency <> ALL ($3::text[])
+  AND o.currency <> ALL ($3::text[]) AND o.merchant <> ALL ($4::text[])
+  AND NOT EXISTS (SELECT FROM fund.merchants m WHERE m.id = o.merchant AND m.state = 'suspended')
 ORDER BY o.seq
 LIMIT $2::bigint

@@ -1,8 +1,10 @@
--- The withdrawals of merchants on days (UTC). $1 merchants, $2 days, pairwise. Rows: one per withdrawal. Locks: none.
+-- The withdrawals of merchants that were created in periods. $1 merchants, $2 beginnings, $3 ends, in parallel. Rows: one per
+-- withdrawal. Locks: none.
 SELECT o.id, o.kind, o.merchant, o.order_no, o.state, o.amount, o.fee, o.currency, o.digest, o.voucher_id, o.module,
        o.created_at, o.channel, o.channel_ref, o.settle, o.of_order, o.from_pending, o.to_receivable, o.fee_waived,
        o.fee_version, o.direction, o.reason, o.ticket, o.approved_by, o.attempt, o.ending, o.reversed_by, o.problem,
        o.posted_at, o.due_at, o.seq, o.stuck_from, o.of_voucher,
-       o.end_voucher_id, o.mac, o.mac_key, o.voucher_format, o.layout, o.set_off, o.end_set_off, o.parking, o.parked_voucher_id
-FROM fund.orders o JOIN unnest($1::text[], $2::date[]) AS w (merchant, day) ON w.merchant = o.merchant
-WHERE o.kind = 'withdrawal' AND (o.created_at AT TIME ZONE 'UTC')::date = w.day
+       o.end_voucher_id, o.mac, o.mac_key, o.voucher_format, o.layout, o.set_off, o.end_set_off, o.parking, o.parked_voucher_id, o.settle_on, o.takes_all
+FROM fund.orders o JOIN unnest($1::text[], $2::timestamptz[], $3::timestamptz[]) AS w (merchant, begins_at, ends_at)
+    ON w.merchant = o.merchant
+WHERE o.kind = 'withdrawal' AND o.created_at >= w.begins_at AND o.created_at < w.ends_at

@@ -11,7 +11,8 @@ second finds the order of the first. There are three steps: fetch rows, decide a
 write rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
@@ -22,8 +23,9 @@ from fundledger.fund.model.drafts import Draft, payment_of
 from fundledger.fund.model.order import Kind, Order, State
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.model.requests import AMOUNT_MAX, Settlement
+from fundledger.fund.model.settlement import last_of
 from fundledger.fund.store import debts, decisions, sums
-from fundledger.fund.store.decisions import Changes, Locked
+from fundledger.fund.store.decisions import Changes, Locked, Terms
 from fundledger.fund.store.mac_layouts import MERCHANT, Progress, merchant_fields
 from fundledger.fund.store.macs import OrderMacs, Tampered
 from fundledger.fund.store.orders import Connection, order_from, read_orders
@@ -52,11 +54,14 @@ async def lock(connection: Connection, drafts: Sequence[Draft], macs: OrderMacs)
     """
     await _find_former(connection, drafts)
     merchants = {d.order.merchant for d in drafts if d.order.kind in _LOCK_MERCHANT}
-    unverified_merchants = {}
-    if merchants:
-        for row in await connection.fetch(SQL["lock_merchants"], sorted(merchants)):
-            if not macs.agrees(MERCHANT, "merchant", row["id"], merchant_fields, row):
-                unverified_merchants[row["id"]] = f"merchant {row['id']} does not match its MAC"
+    terms, unverified_merchants = await lock_merchants(connection, macs, merchants)
+    # The state of a merchant decides about a refund, too. Refunds of a merchant must not wait for each other, so they
+    # lock no merchant.
+    refunded = {d.order.merchant for d in drafts if d.order.kind is Kind.REFUND} - merchants
+    if refunded:
+        rows = await connection.fetch(SQL["read_merchants"], sorted(refunded))
+        read, bad_merchants = _terms(rows, macs)
+        terms, unverified_merchants = {**terms, **read}, {**unverified_merchants, **bad_merchants}
     reversed_ = sorted({payment_of(d) for d in drafts if d.order.kind is Kind.REVERSAL})
     originals = {}
     if reversed_:
@@ -81,17 +86,36 @@ async def lock(connection: Connection, drafts: Sequence[Draft], macs: OrderMacs)
     # The locks of the merchants exclude orders that are inserted meanwhile. This has to be read before the debts,
     # because a change of a debt is recorded together with the outcome of its order.
     withdrawing = {d.order.merchant for d in drafts if d.order.kind is Kind.WITHDRAWAL}
-    rows = await connection.fetch(SQL["undecided_debts"], sorted(withdrawing)) if withdrawing else []
+    rows = await connection.fetch(SQL["undecided_debts"], sorted(withdrawing), []) if withdrawing else []
     undecided = {row["merchant"] for row in rows}
     indebted = {d.order.merchant for d in drafts if d.order.kind in _USE_DEBT and d.order.settle != "later"}
     owed, bad = await debts.lock(connection, macs, indebted) if indebted else ({}, {})
-    locked = Locked(payments, originals, settling, undecided, owed, {}, unverified, unverified_merchants, bad)
+    locked = Locked(payments, originals, settling, undecided, owed, {}, unverified, unverified_merchants, bad, terms)
     receipts = {receipt for d in drafts if (receipt := decisions.receipt_of(d.order, locked)) is not None}
     if receipts:
         columns = [list(column) for column in zip(*sorted(receipts), strict=True)]
         for row in await connection.fetch(SQL["booked_receipts"], *columns):
             locked.booked[row["channel"], row["channel_ref"], row["direction"]] = row
     return locked
+
+
+async def lock_merchants(
+    connection: Connection, macs: OrderMacs, merchants: Collection[str]
+) -> tuple[dict[str, Terms], dict[str, str]]:
+    """Lock merchants. Return `(terms of those that match their MACs, error texts of the others)`, by id."""
+    if not merchants:
+        return {}, {}
+    return _terms(await connection.fetch(SQL["lock_merchants"], sorted(merchants)), macs)
+
+
+def _terms(rows: Sequence[Any], macs: OrderMacs) -> tuple[dict[str, Terms], dict[str, str]]:
+    found, bad = {}, {}
+    for row in rows:
+        if macs.agrees(MERCHANT, "merchant", row["id"], merchant_fields, row):
+            found[row["id"]] = Terms(row["state"], row["withdrawal_limit"])
+        else:
+            bad[row["id"]] = f"merchant {row['id']} does not match its MAC"
+    return found, bad
 
 
 async def _lock_payments(
@@ -141,12 +165,14 @@ async def reserve(
     answers: list[Refusal | OrderFault | None] = []
     changes = Changes({}, [])
     owed = dict(locked.debts)
-    asked = {sums.day_of(draft.order) for draft in drafts if draft.order.kind is Kind.WITHDRAWAL}
+    days = {draft.order.id: sums.day_of(macs, draft.order) for draft in drafts if draft.order.kind is Kind.WITHDRAWAL}
+    asked = set(days.values())
     withdrawn, _ = await sums.lock_days(connection, macs, asked) if asked else ({}, set())
     before = dict(withdrawn)
     for draft in drafts:
         order = draft.order
-        answer: Refusal | OrderFault | None = _unverified(order, locked) or decisions.is_booked(order, locked)
+        answer: Refusal | OrderFault | None = _unverified(order, locked) or decisions.in_state(order, locked)
+        answer = answer or decisions.is_booked(order, locked)
         if answer is None:
             match order.kind:
                 case Kind.REFUND:
@@ -156,7 +182,7 @@ async def reserve(
                 case Kind.REVERSAL:
                     answer = decisions.reverse(draft, locked, changes)
                 case Kind.WITHDRAWAL:
-                    answer = decisions.withdraw(order, draft.merchant, withdrawn, locked)
+                    answer = decisions.withdraw(draft, days[order.id], withdrawn, locked)
                 case Kind.RECOVERY | Kind.WRITE_OFF:
                     answer = decisions.repay(order, locked)
                 case Kind.SETTLEMENT:
@@ -182,7 +208,7 @@ async def reserve(
 def _unverified(order: Order, locked: Locked) -> OrderFault | None:
     """Return a fault if an order needs a row that does not match its MAC. Otherwise return None."""
     wrong = None if order.of_order is None else locked.unverified.get(order.of_order)
-    if order.kind in (Kind.SETTLEMENT, Kind.WITHDRAWAL):
+    if order.kind in (Kind.SETTLEMENT, Kind.WITHDRAWAL) or (order.kind is Kind.REFUND and wrong is None):
         wrong = locked.unverified_merchants.get(order.merchant)
     return None if wrong is None else OrderFault(wrong, tampered=True)
 
@@ -274,12 +300,15 @@ async def _settle(connection: Connection, draft: Draft, macs: OrderMacs, locked:
     """Reserve a settlement from pending payments, oldest payment first. The last payment may be settled in part, and
     its fee is then charged in proportion. A payment whose row does not match its MAC is left out. A settlement of all
     payments settles at most AMOUNT_MAX, because a voucher takes no greater amount: the rest stays pending.
+
+    A settlement with a day settles payments that are due on this day or before. A payment without a due day, which is
+    older than due days, is due on the first day of the calendar of its merchant after it was posted.
     """
     order = draft.order
     assert isinstance(draft.request, Settlement)
     left_out: set[UUID] = set()
     while True:
-        asked = order.merchant, draft.request.amount, PAYMENTS_MAX, sorted(left_out), AMOUNT_MAX
+        asked = order.merchant, draft.request.amount, PAYMENTS_MAX, sorted(left_out), AMOUNT_MAX, *_until(draft, macs)
         rows = await connection.fetch(SQL["lock_unsettled"], *asked)
         payments, bad = await sums.verified(connection, macs, rows)
         if not bad:
@@ -292,9 +321,10 @@ async def _settle(connection: Connection, draft: Draft, macs: OrderMacs, locked:
         if left_out:
             detail = f"{len(left_out)} rows of fund.payments do not match their MACs"
             return OrderFault(f"{detail}: {', '.join(map(str, sorted(left_out)[:5]))}", tampered=True)
+        due = "" if draft.request.day is None else f" that is due on {draft.request.day}"
         if pending == 0:
-            return Refusal(Code.NOTHING_TO_SETTLE, f"merchant {order.merchant} has no pending amount")
-        return Refusal(Code.SETTLEMENT_EXCEEDS_PENDING, f"the pending amount is {pending}", "amount")
+            return Refusal(Code.NOTHING_TO_SETTLE, f"merchant {order.merchant} has no pending amount{due}")
+        return Refusal(Code.SETTLEMENT_EXCEEDS_PENDING, f"the pending amount{due} is {pending}", "amount")
     parts = [decisions.settle_part(payments[row["order_id"]], wanted - row["earlier"]) for row in rows]
     order.amount, order.fee = sum(amount for amount, _ in parts), sum(fee for _, fee in parts)
     # The debt is locked after the payments, as in `lock`.
@@ -306,3 +336,15 @@ async def _settle(connection: Connection, draft: Draft, macs: OrderMacs, locked:
     columns = [row["order_id"] for row in rows], [amount for amount, _ in parts], [fee for _, fee in parts]
     await connection.execute(SQL["write_settled"], order.id, *columns)
     return None
+
+
+def _until(draft: Draft, macs: OrderMacs) -> tuple[date | None, datetime | None]:
+    """Return the last due day of the payments that a settlement settles, and the instant before which payments without
+    a due day have to be posted. None: all payments.
+    """
+    assert isinstance(draft.request, Settlement)
+    day, merchant = draft.request.day, draft.merchant
+    if day is None:
+        return None, None
+    by_calendar = merchant is not None and merchant.settlement_days is None
+    return day, macs.days.beginning_of(last_of(merchant.settlement, day) if merchant and by_calendar else day)

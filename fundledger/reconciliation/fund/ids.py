@@ -5,7 +5,7 @@ order.
 from collections.abc import Iterator
 
 from fundledger.fund.model.ids import Ids
-from fundledger.fund.model.order import FACTS, Order, order_id, voucher_id
+from fundledger.fund.model.order import FACTS, TAKE_ALL_ATTEMPTS_MAX, Order, order_id, voucher_id
 
 
 class OrderIds:
@@ -23,13 +23,17 @@ class OrderIds:
         """Yield `(expected id, actual id)` for each id in an order that is not derived as required."""
         names = order.kind, order.merchant, order.order_no
         attempt = order.attempt if order.kind in FACTS else 0
+        attempts = {attempt}
+        if order.takes_all:
+            # The end of a withdrawal has attempts, too, and counts on from the last attempt of its voucher.
+            attempts = set(range(min(order.attempt, TAKE_ALL_ATTEMPTS_MAX) + 1))
         former = order.id == order_id(*names) and self._may_be_former(order)
         id_ = order_id(*names) if self._ids is None else self._ids.order(*names)
         if order.id != id_ and not former:
             yield f"the id of its names, {id_}", str(order.id)
         expected = []
         if self._ids is not None:
-            expected.append(self._ids.voucher(order.id, attempt=attempt))
+            expected += [self._ids.voucher(order.id, attempt=each) for each in sorted(attempts)]
         if former or self._ids is None:
             expected.append(voucher_id(order.id, attempt=attempt))
         if order.voucher_id not in expected:

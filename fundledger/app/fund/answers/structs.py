@@ -11,9 +11,20 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from fundledger.app.http.problems import Problem
+from fundledger.fund.model.merchant import MerchantState
 from fundledger.fund.model.order import Kind, State
 from fundledger.fund.model.order_json import Order, StateName
-from fundledger.fund.model.requests import Amount, BasisPoints, Calendar, MerchantId, OrderNo, Part
+from fundledger.fund.model.requests import (
+    Amount,
+    BasisPoints,
+    Calendar,
+    LocalTime,
+    MerchantId,
+    OrderNo,
+    Part,
+    Region,
+    SettlementDays,
+)
 from fundledger.fund.statements.matching import Outcome
 from fundledger.json_values import Balance, CurrencyCode, Exact, Instant, Text, Uuid, about, encoded
 
@@ -113,7 +124,7 @@ class Merchant(msgspec.Struct):
     id: MerchantId
     name: str
     currency: CurrencyCode
-    withdrawal_limit: Annotated[Part | None, about("per day (UTC); null: no limit")]
+    withdrawal_limit: Annotated[Part | None, about("per day; null: no limit")]
     settlement: Annotated[
         str,
         about(
@@ -126,6 +137,14 @@ class Merchant(msgspec.Struct):
     accounts: Annotated[list[str], about("account ids in the account service: available, pending, receivable")]
     created_at: Instant
     balances: Annotated[dict[str, Balance], about("by account id; omitted in lists")] | UnsetType = UNSET
+    state: Annotated[MerchantState, about(enum=[str(state) for state in MerchantState])] = MerchantState.OPEN
+    settlement_days: Annotated[
+        SettlementDays | None, about("working days until a payment is settled; null: the next day of the calendar")
+    ] = None
+    settlement_cut: Annotated[
+        LocalTime | None, about("when a day of payments ends; null: the cut of the accounting date")
+    ] = None
+    settlement_region: Annotated[Region | None, about("whose holidays apply; null: those of the currency")] = None
 
 
 class Merchants(msgspec.Struct):
@@ -177,11 +196,16 @@ class DaySum(Exact):
     kind: Annotated[str, about(enum=[str(kind) for kind in Kind])]
     currency: CurrencyCode
     state: Annotated[str, about("as it was when the day was closed", enum=[str(state) for state in State])]
-    orders: Annotated[int, about("number of orders", minimum=1)]
+    orders: Annotated[int, about("number of orders that were posted on the day", minimum=0)]
     amount: Annotated[int, about("sum of their amounts", minimum=0)]
     fee: Annotated[int, about("sum of their fees", minimum=0)]
+    ended: Annotated[int, about("number of withdrawals that ended in this state on the day", minimum=0)]
+    ended_amount: Annotated[int, about("sum of their amounts", minimum=0)]
+    ended_fee: Annotated[int, about("sum of their fees", minimum=0)]
     amount_text: Text = UNSET
     fee_text: Text = UNSET
+    ended_amount_text: Text = UNSET
+    ended_fee_text: Text = UNSET
 
 
 class Day(msgspec.Struct):
@@ -190,6 +214,11 @@ class Day(msgspec.Struct):
     orders: Annotated[int | None, about("number of orders that were posted on the day", minimum=0)]
     sums: Annotated[list[DaySum], about("ordered by merchant, kind, currency and state")]
     next_cursor: NextCursor
+    begins_at: Annotated[Instant, about("beginning of the day, inclusive")]
+    ends_at: Annotated[Instant, about("end of the day, exclusive")]
+    ends: Annotated[
+        int | None, about("number of withdrawals that ended on the day; null: not closed, or closed without them")
+    ]
 
 
 class BankStatement(Exact):

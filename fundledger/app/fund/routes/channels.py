@@ -123,7 +123,10 @@ ROUTES: Final[list[Route[FundService]]] = [
             409: Answer("The channel exists.", problems=(Code.CHANNEL_EXISTS,)),
             422: Answer(
                 "The change is not applied.",
-                problems=(Code.APPROVAL_NEEDS_ANOTHER, Code.CHANGE_ENDED, Code.CHANNEL_NOT_FOUND),
+                problems=(
+                    *(Code.APPROVAL_NEEDS_ANOTHER, Code.CHANGE_ENDED, Code.CHANNEL_NOT_FOUND),
+                    *(Code.MERCHANT_NOT_FOUND, Code.MERCHANT_CLOSED, Code.FEE_RULE_TOO_SOON),
+                ),
             ),
         },
         (_ID,),

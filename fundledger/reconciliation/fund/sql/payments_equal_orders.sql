@@ -31,7 +31,8 @@ CROSS JOIN LATERAL (VALUES
     ('fee_returned', coalesce(b.fee_returned, 0)::text, p.fee_returned::text),
     ('charged_back', coalesce(b.charged_back, 0)::text, p.charged_back::text),
     ('charged_back_unsettled', coalesce(b.charged_back_unsettled, 0)::text, p.charged_back_unsettled::text),
-    ('reversed', coalesce(b.reversed, false)::text, p.reversed::text)
+    ('reversed', coalesce(b.reversed, false)::text, p.reversed::text),
+    ('settle_on', o.settle_on::text, p.settle_on::text)
 ) AS c (name, expected, actual)
 WHERE c.expected IS DISTINCT FROM c.actual
 ORDER BY p.order_id, c.name LIMIT 100
