@@ -178,6 +178,9 @@ class Settings(BaseSettings):
         time(2, 0),
         description="time of day (UTC) from which merchants are settled automatically, on their settlement days",
     )
+    payee_cooling_h: float = Field(
+        24.0, ge=0, le=720, description="hours from the approval of a payee until withdrawals to it are accepted"
+    )
     stream: Literal["on", "off"] = Field("off", description="on: events are also published to a Redis stream")
     daemons: int = Field(1, ge=0, le=16, description="processes for the background jobs of the fund service")
 

@@ -15,6 +15,7 @@ from fundledger.client.faults import (
     Unauthorized,
     Unavailable,
 )
+from fundledger.client.fund_payouts import Payee, PayoutFile, PayoutResult, PayoutResults, Withdrawal
 from fundledger.client.fund_registry import Change, Channel
 from fundledger.client.fund_service import FundService
 from fundledger.client.fund_types import (
@@ -81,8 +82,12 @@ __all__ = [
     "Order",
     "OrderRefused",
     "OutcomeUnknown",
+    "Payee",
     "Payment",
     "PaymentResult",
+    "PayoutFile",
+    "PayoutResult",
+    "PayoutResults",
     "PostedVoucher",
     "Problem",
     "QuotaExceeded",
@@ -99,6 +104,7 @@ __all__ = [
     "VoucherRecord",
     "VoucherResult",
     "Webhook",
+    "Withdrawal",
     "credit",
     "debit",
 ]

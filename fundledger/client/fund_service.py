@@ -10,9 +10,11 @@ from uuid import UUID
 import msgspec
 
 from fundledger.client.batches import in_batches
-from fundledger.client.connection import Answer, converted, decoder, found
-from fundledger.client.faults import ContractBroken, Fault, OutcomeUnknown, Refused
+from fundledger.client.connection import decoder, found
+from fundledger.client.faults import ContractBroken, Fault, OutcomeUnknown
 from fundledger.client.fund_lists import FundLists
+from fundledger.client.fund_payouts import FundPayouts
+from fundledger.client.fund_payouts import order_of as _order_of
 from fundledger.client.fund_registry import FundRegistry
 from fundledger.client.fund_types import (
     PATHS,
@@ -23,7 +25,6 @@ from fundledger.client.fund_types import (
     Kind,
     Merchant,
     Order,
-    OrderRefused,
     Payment,
     PaymentResult,
     StatementLine,
@@ -73,7 +74,7 @@ _report = decoder(dict[str, Any])
 _anything = decoder(msgspec.Raw)
 
 
-class FundService(FundLists, FundRegistry):
+class FundService(FundLists, FundRegistry, FundPayouts):
     """Client of the fund service. Open it with `async with FundService(base_url, token) as fund`.
 
     Kind, merchant and `order_no` identify an order permanently: a repeated request returns the current order, with
@@ -187,15 +188,6 @@ class FundService(FundLists, FundRegistry):
     async def settle(self, merchant: str, order_no: str, amount: int | None = None, ticket: str | None = None) -> Order:
         """Settle pending payments of a merchant, oldest first. `amount`: None for all pending payments."""
         return await self._order("settlement", merchant=merchant, order_no=order_no, amount=amount, ticket=ticket)
-
-    async def withdraw(
-        self, merchant: str, order_no: str, amount: int, channel: str, ticket: str | None = None
-    ) -> Order:
-        """Withdraw an amount of a merchant. In the state `posted` the money is reserved. The last state is `paid` or
-        `bounced`.
-        """
-        members = {"amount": amount, "channel": channel, "ticket": ticket}
-        return await self._order("withdrawal", merchant=merchant, order_no=order_no, **members)
 
     async def withdrawal_paid(self, id_: UUID, channel_ref: str) -> Order:
         """Record that the bank paid a withdrawal out. Raises Refused with `withdrawal-bounced`."""
@@ -363,13 +355,6 @@ class FundService(FundLists, FundRegistry):
                 wait_s = max(wait_s, min(fault.retry_after_s or 0.0, left_s))
         return order
 
-    async def _order(self, kind: Kind, **members: object) -> Order:
-        return _order_of(await self._post(PATHS[kind], **members))
-
-    async def _post(self, path: str, **members: object) -> Answer:
-        given = {name: value for name, value in members.items() if value is not None}
-        return await self._to.ask("POST", path, _encode(given))
-
 
 def _path(order: Order | UUID) -> str:
     """Return the path of an order. An id is that of an adjustment."""
@@ -381,17 +366,3 @@ def _kind(order: Order) -> Kind:
     if order.kind not in PATHS:
         raise ContractBroken(f"unknown kind of order: {order.kind}")
     return order.kind
-
-
-def _order_of(answer: Answer) -> Order:
-    try:
-        order = _order(answer)
-    except Refused as refused:
-        kept = refused.problem.members.get("order")
-        if kept is None:
-            raise
-        raise OrderRefused(refused.problem, converted(kept, Order)) from None
-    if order.state == "refused" and order.problem is not None:
-        # The service answers a replay with the refused order. Raise the same exception as after the first request.
-        raise OrderRefused(order.problem, msgspec.structs.replace(order, replay=True))
-    return msgspec.structs.replace(order, replay=True) if answer.is_replay else order

@@ -189,6 +189,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     problem: Problem | None = None
     fee_version: int | None = None
     fee_waived: int = 0
+    payee: UUID | None = None
     replay: bool = False
 
     @property

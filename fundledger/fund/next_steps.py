@@ -54,9 +54,19 @@ class NextSteps:
         """The MACs of orders."""
         return self._posting.macs
 
-    async def end(self, id_: UUID, ending: Ending, channel_ref: str | None, reason: str | None, module: str) -> Answer:
+    async def end(
+        self,
+        id_: UUID,
+        ending: Ending,
+        channel_ref: str | None,
+        reason: str | None,
+        module: str,
+        *,
+        unsent: bool = False,
+    ) -> Answer:
         """End a withdrawal as paid or bounced. Returns the order, a fault, or a refusal. The refusal is WITHDRAWAL_PAID
         or WITHDRAWAL_BOUNCED if the other end is already recorded, otherwise ORDER_NOT_FOUND or WITHDRAWAL_NOT_POSTED.
+        `unsent`: end the withdrawal only if its payout was not sent.
         """
         _log.debug("withdrawal %s: %s reports %s", id_, module, ending, extra={"event": "withdrawal_end_reported"})
 
@@ -65,7 +75,7 @@ class NextSteps:
                 order = await self._read(id_)
                 if order is None or order.ending not in (None, ending) or has_other_ref(order):
                     return None
-                if not may_become(order.kind, order.state, ending):
+                if not may_become(order.kind, order.state, ending) or (unsent and order.state is not State.POSTED):
                     return None
                 new = msgspec.structs.replace(order, ending=ending)
                 new.channel_ref, new.reason = channel_ref or order.channel_ref, reason or order.reason

@@ -21,6 +21,7 @@ from aiohttp import web
 from fundledger.fund.channels.channel import ChannelFault, Payout, Standing, StatementLine
 from fundledger.fund.channels.simulator import TOKEN_FILE, Simulator
 from fundledger.fund.model.answer import Answer, OrderFault, Taken
+from fundledger.fund.model.bank_account import BankAccount
 from fundledger.fund.model.order import Order
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.store.orders import order_from
@@ -145,9 +146,11 @@ class Scripted:
         self.said = list(said)
         self.asked: list[str] = []
         self.refs: list[str] = []
+        self.payees: list[BankAccount | None] = []
         self.during: Callable[[str], Awaitable[None]] | None = None
 
-    async def pay_out(self, ref: str, amount: int, currency: str) -> Payout:
+    async def pay_out(self, ref: str, amount: int, currency: str, payee: BankAccount | None = None) -> Payout:
+        self.payees.append(payee)
         return await self._say("pay_out", ref)
 
     async def query(self, ref: str) -> Payout:

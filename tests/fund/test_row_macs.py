@@ -13,8 +13,11 @@ from fundledger.fund.jobs.payout_sending import Pace
 from fundledger.fund.jobs.payouts import Payouts
 from fundledger.fund.model.answer import OrderFault, Taken
 from fundledger.fund.model.order import Order, State
+from fundledger.fund.model.payout_file import PayoutFileRequest, PayoutResultsRequest
 from fundledger.fund.model.refusal import Refusal
 from fundledger.fund.model.requests import Fee, FeeTier
+from fundledger.fund.payout_files.export import Exported
+from fundledger.fund.payout_files.results import Imported
 from fundledger.fund.store.macs import OrderMacs
 from fundledger.fund.store.orders import read_order
 from fundledger.outbox.webhooks import Webhooks
@@ -24,6 +27,7 @@ from tests.fund.bank import Scripted
 from tests.support.database import Databases
 from tests.support.fund_books import check_fund, prove_fund
 from tests.support.fund_ids import KEYS
+from tests.support.fund_payees import a_payee, files_of, results_of
 from tests.support.fund_worker import FundWorker
 from tests.support.running import RunningService
 from tests.support.tampering import any_state, unguarded
@@ -37,10 +41,13 @@ UNCOVERED = {
     "fund.payouts": {"sent_at", "called_at", "calls", "asked", "due_at"},
     "fund.merchants": {"seq"},
     "fund.fee_rules": set(),
+    "fund.payees": {"seq"},
+    "fund.payout_files": {"content"},
+    "fund.payout_results": set(),
     "outbox.webhooks": set(),
 }
-"""Columns that no MAC covers: times and numbers of attempts, the sequence of lists, and the mark of repeated receipts,
-which another check compares with the orders.
+"""Columns that no MAC covers: times and numbers of attempts, the sequence of lists, the mark of repeated receipts, which
+another check compares with the orders, and the content of a file, which another check compares with its digest.
 """
 
 
@@ -63,7 +70,22 @@ async def fill(worker: FundWorker) -> str:
     await Payouts(worker.pool, worker.batcher, {channel: Scripted(Standing.PAID)}, PACE).pay_out_some()
     await worker.done("chargeback", merchant=merchant, order_no="c", payment_order_no="now", amount=900)
     await Webhooks(worker.pool, worker.macs).add(merchant, "https://example.com/hook", ["payment.posted"], "tests")
+    await fill_files(worker)
     return merchant
+
+
+async def fill_files(worker: FundWorker) -> None:
+    """Insert a payee, a payout file, and its results."""
+    other, channel = await worker.merchant("other"), f"f-{worker.salt}"
+    await worker.pay(other, "first", 1_000)
+    payee = await a_payee(worker, other)
+    members = {"merchant": other, "amount": 70, "channel": channel, "payee": payee}
+    order = await worker.done("withdrawal", order_no="w", **members)
+    exported = await files_of(worker).export(channel, PayoutFileRequest("CNY"), "tests")
+    assert isinstance(exported, Exported), exported
+    content = f"ref,state,amount,reason\n{order.id},bounced,0.70,closed\n"
+    request = PayoutResultsRequest(exported.file.file_no, "csv", content)
+    assert isinstance(await results_of(worker).import_results(exported.file, request, "tests"), Imported)
 
 
 # --- Verify -------------------------------------------------------------------------------------------------------------
@@ -78,7 +100,7 @@ async def filled(postgres: Databases, service: RunningService) -> AsyncIterator[
         await prove_fund(dsn, service.dsn, worker.salt)
         for schema in ("fund", "outbox"):
             await worker.pool.execute(unguarded(schema))
-        for column in ("fee_rules ALTER version", "merchants ALTER seq", "orders ALTER seq"):
+        for column in ("fee_rules ALTER version", "merchants ALTER seq", "orders ALTER seq", "payees ALTER seq"):
             await worker.pool.execute(f"ALTER TABLE fund.{column} DROP IDENTITY")
         yield worker
     await postgres.drop(dsn)

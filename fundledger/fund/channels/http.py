@@ -13,6 +13,7 @@ import msgspec
 from yarl import URL
 
 from fundledger.fund.channels.channel import ChannelAway, ChannelSilent, Payout, Standing, StatementLine
+from fundledger.fund.model.bank_account import BankAccount
 from fundledger.fund.model.requests import AMOUNT_MAX, Amount, ChannelRef, Currency, Reason
 
 CONNECT_S: Final = 2.0
@@ -73,8 +74,10 @@ class HttpChannel:
         if session is not None:
             await session.close()
 
-    async def pay_out(self, ref: str, amount: int, currency: str) -> Payout:
-        body = {"ref": ref, "amount": amount, "currency": currency}
+    async def pay_out(self, ref: str, amount: int, currency: str, payee: BankAccount | None = None) -> Payout:
+        body: dict[str, Any] = {"ref": ref, "amount": amount, "currency": currency}
+        if payee is not None:
+            body["payee"] = msgspec.to_builtins(payee)
         try:
             async with self._ask("POST", "payouts", json=body) as response:
                 if response.status == HTTPStatus.TOO_MANY_REQUESTS:

@@ -27,6 +27,7 @@ from yarl import URL
 
 from fundledger.database.statements import load
 from fundledger.fund.channels.http import Moved
+from fundledger.fund.model.bank_account import BankAccount
 from fundledger.fund.model.requests import Amount, ChannelRef, Currency
 from fundledger.outbox.destination import address_in
 from fundledger.security.keys import KeyFault
@@ -66,6 +67,7 @@ class PayoutBody(msgspec.Struct, forbid_unknown_fields=True):
     ref: ChannelRef
     amount: Amount
     currency: Currency
+    payee: BankAccount | None = None
 
 
 class ReceiptBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -80,7 +82,9 @@ class ReceiptBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Kept(msgspec.Struct):
-    """A row of the table `payouts`. Times are in ms since 1970. `asked`: the number of requests to pay the payout."""
+    """A row of the table `payouts`. Times are in ms since 1970. `asked`: the number of requests to pay the payout.
+    `payee`: the bank account, as JSON.
+    """
 
     ref: str
     channel_ref: str
@@ -89,6 +93,7 @@ class Kept(msgspec.Struct):
     outcome: Literal["paid", "bounced"]
     settles_ms: int
     asked: int
+    payee: str | None = None
 
 
 class Line(msgspec.Struct):
@@ -109,6 +114,9 @@ class Bank:
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute(SQL["simulator_payouts"])
         self._db.execute(SQL["simulator_receipts"])
+        if not self._db.execute(SQL["simulator_has_payees"]).fetchall():
+            # A database of an earlier version.
+            self._db.execute(SQL["simulator_add_payees"])
 
     def close(self) -> None:
         self._db.close()
@@ -119,7 +127,8 @@ class Bank:
         """
         now = _now_ms()
         channel_ref = "SIM-" + hashlib.sha256(body.ref.encode()).hexdigest()[:16]
-        values = (body.ref, channel_ref, body.amount, body.currency, outcome, now, now + settle_after_ms)
+        payee = _payee(body)
+        values = (body.ref, channel_ref, body.amount, body.currency, outcome, now, now + settle_after_ms, payee)
         return Kept(**self._db.execute(SQL["simulator_pay"], values).fetchall()[0])
 
     def read(self, ref: str) -> Kept | None:
@@ -187,7 +196,7 @@ class Simulator:
 
     async def _pay_out(self, request: web.Request) -> web.Response:
         """Return the payout with status 200, or with 202 until it is settled. Return 409 if the reference exists with
-        another amount.
+        another amount or payee.
         """
         body = await _body(request, PayoutBody)
         number = self._numbered()
@@ -196,7 +205,7 @@ class Simulator:
             return _json({"error": "out of order"}, 500)
         outcome = "bounced" if self._fate("bounce", body.ref) < self.behaviour.bounce_rate else "paid"
         kept = self.bank.pay(body, outcome, self.behaviour.settle_after_ms)
-        if (kept.amount, kept.currency) != (body.amount, body.currency):
+        if (kept.amount, kept.currency, kept.payee) != (body.amount, body.currency, _payee(body)):
             return _json({"error": "this ref is used by another payout", "ref": body.ref}, 409)
         if self._fate("lost", number) < self.behaviour.lost_answer_rate:
             return _never(request)
@@ -217,6 +226,8 @@ class Simulator:
         settled = kept.settles_ms <= _now_ms()
         said: dict[str, Any] = {"ref": kept.ref, "state": kept.outcome if settled else "accepted"}
         said |= {"amount": kept.amount, "currency": kept.currency, "channel_ref": kept.channel_ref, "asked": kept.asked}
+        if kept.payee is not None:
+            said["payee"] = msgspec.Raw(kept.payee.encode())
         if settled and kept.outcome == "bounced":
             said["reason"] = "the payee's account is closed"
         return _json(said, 200 if settled else 202)
@@ -312,6 +323,10 @@ async def _not_from_a_page(request: web.Request, handler: Handler) -> web.Stream
     if "Origin" in request.headers:
         return _json({"error": "requests from web pages are not allowed"}, 403)
     return await handler(request)
+
+
+def _payee(body: PayoutBody) -> str | None:
+    return None if body.payee is None else msgspec.json.encode(body.payee).decode()
 
 
 def _cell(value: object) -> object:

@@ -11,8 +11,10 @@ import asyncpg
 
 from fundledger.fund.account_gateway import AccountGateway, GatewayFault
 from fundledger.fund.channel_check import Registry
+from fundledger.fund.model.channel import Channel
 from fundledger.fund.model.order import Order
 from fundledger.fund.store.macs import Tampered
+from fundledger.fund.store.orders import AnyConnection
 from fundledger.fund.store.queries import SQL
 
 _log = logging.getLogger(__name__)
@@ -60,13 +62,19 @@ class PayoutFunds:
             channel = await self._channels.get(name, currency)
             if channel is None or channel.payout != "http":
                 return 0
-            if channel.overdraft is None:
-                return None
-            # A payout that ends between these two reads is in both, and never in neither.
-            sent = await self._pool.fetchval(SQL["payouts_underway"], name, currency)
-            bank = (await self._gateway.balances([channel.bank_account])).get(channel.bank_account)
+            return await self.left_of(self._pool, channel)
         except (GatewayFault, Tampered):
             return 0
+
+    async def left_of(self, connection: AnyConnection, channel: Channel) -> int | None:
+        """Return the amount that may be paid out through a channel, None for any amount. Raises GatewayFault, and what
+        asyncpg raises.
+        """
+        if channel.overdraft is None:
+            return None
+        # A payout that ends between these two reads is in both, and never in neither.
+        sent = await connection.fetchval(SQL["payouts_underway"], channel.name, channel.currency)
+        bank = (await self._gateway.balances([channel.bank_account])).get(channel.bank_account)
         return (0 if bank is None else bank.balance.posted) + channel.overdraft - int(sent)
 
     def _report(self, name: str, currency: str, *, is_short: bool) -> None:

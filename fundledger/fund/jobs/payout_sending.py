@@ -15,6 +15,7 @@ from aiolimiter import AsyncLimiter
 from fundledger.fund.account_gateway import GatewayFault
 from fundledger.fund.channels.channel import Channel, ChannelAway, ChannelFault, Payout, Standing
 from fundledger.fund.jobs.payout_funds import PayoutFunds
+from fundledger.fund.jobs.payout_payees import PayoutPayees
 from fundledger.fund.jobs.stuck import mark_stuck, problem
 from fundledger.fund.model.answer import Answer, Taken
 from fundledger.fund.model.order import Order, State
@@ -27,14 +28,21 @@ from fundledger.fund.store.queries import SQL
 _log = logging.getLogger(__name__)
 
 Ending = Literal["paid", "bounced"]
-_ENDED_AS: Final = {Code.WITHDRAWAL_PAID: "paid", Code.WITHDRAWAL_BOUNCED: "bounced"}
+ENDED_AS: Final = {Code.WITHDRAWAL_PAID: "paid", Code.WITHDRAWAL_BOUNCED: "bounced"}
 
 
 class Ends(Protocol):
     """The interface to the order batcher, as far as payouts need it."""
 
     async def end(
-        self, order_id: UUID, ending: Ending, channel_ref: str | None, reason: str | None, module: str
+        self,
+        id_: UUID,
+        ending: Ending,
+        channel_ref: str | None,
+        reason: str | None,
+        module: str,
+        *,
+        unsent: bool = False,
     ) -> Answer: ...
 
     @property
@@ -86,13 +94,16 @@ class Pace(msgspec.Struct, frozen=True):
 
 
 class Sending(msgspec.Struct):
-    """A payout that this process has leased in order to send it or to poll its status."""
+    """A payout that this process has leased in order to send it or to poll its status. `payee`: the payee of its order,
+    as far as the order was verified.
+    """
 
     order_id: UUID
     amount: int
     currency: str
     asked: int
     channel_ref: str | None = None
+    payee: UUID | None = None
 
 
 class PayoutSender:
@@ -115,6 +126,7 @@ class PayoutSender:
         self._channel = channel
         self._pace = pace
         self._funds = funds
+        self._payees = PayoutPayees(pool, batcher.macs)
         self._limiter: AsyncLimiter | None = None
         self.check: Callable[[], None] | None = None
         self.ended = 0
@@ -130,8 +142,14 @@ class PayoutSender:
             # The order has ended since the payout was leased. Do not send it: poll the channel later.
             await self._postpone(sending)
             return True
+        payee = await self._payees.usable(sending.payee)
+        if sending.payee is not None and payee is None:
+            # The payee has been disabled or edited since the payout was leased.
+            await self._postpone(sending)
+            return True
+        account = None if payee is None else payee.bank_account
         try:
-            reported = await self._channel.pay_out(str(sending.order_id), sending.amount, sending.currency)
+            reported = await self._channel.pay_out(str(sending.order_id), sending.amount, sending.currency, account)
         except ChannelAway as fault:
             _log.warning("channel %s is unavailable: %s", self._name, fault, extra={"event": "channel_unavailable"})
             await self._postpone(sending)
@@ -183,8 +201,10 @@ class PayoutSender:
         return True
 
     async def matching_order(self, order: Order) -> Order | None:
-        """Return the order if its posted voucher matches it. Otherwise return None, and the caller must not send the
-        payout. An order that differs from its voucher becomes stuck.
+        """Return the order if its posted voucher matches it, and its payee is usable. Otherwise return None, and the
+        caller must not send the payout. An order that differs from its voucher becomes stuck, and so does one whose
+        payee does not match its MAC. If the payee is disabled, a withdrawal that was not sent is returned to the
+        merchant.
         """
         try:
             differs = await self._batcher.contradiction(order)
@@ -195,9 +215,16 @@ class PayoutSender:
                 extra={"event": "payout_postponed", "order": str(order.id)},
             )
             return None
-        if differs is None:
+        if differs is not None:
+            await self.report_difference(order, differs)
+            return None
+        unusable = await self._payees.why_unusable(order)
+        if unusable is None:
             return order
-        await self.report_difference(order, differs)
+        if unusable.tampered:
+            await self.report_difference(order, unusable.detail)
+        else:
+            await self._payees.give_up(self._batcher, order, unusable.detail, f"channel/{self._name}")
         return None
 
     async def _may_send_again(self, sending: Sending) -> bool:
@@ -213,6 +240,7 @@ class PayoutSender:
         if order is None:
             return False
         if (order.amount, order.currency) == (sending.amount, sending.currency):
+            sending.payee = order.payee
             return True
         detail = f"the payout has {sending.amount} {sending.currency}, the order {order.amount} {order.currency}"
         await self.report_difference(order, detail)
@@ -247,7 +275,7 @@ class PayoutSender:
         if isinstance(answer, Refusal) and answer.code is Code.RECEIPT_ALREADY_BOOKED:
             await self._record_finding(sending, "sent", "paid", reported)
             answer = await self._batcher.end(sending.order_id, ending, None, reason, by)
-        recorded = _end_of(answer)
+        recorded = recorded_end(answer)
         if recorded is None:
             _log.warning(
                 "recording that payout %s is %s failed: %s",
@@ -270,7 +298,7 @@ class PayoutSender:
         doubt = timedelta(seconds=self._pace.doubt_s)
         row = await self._pool.fetchrow(SQL["payouts_stands"], sending.order_id, doubt)
         assert row is not None
-        if not row["past_doubt"] or row["stands"] not in _ENDED_AS.values():
+        if not row["past_doubt"] or row["stands"] not in ENDED_AS.values():
             await self._postpone(sending)
             return
         if row["stands"] == "paid":
@@ -324,12 +352,12 @@ class PayoutSender:
         await self._limiter.acquire()
 
 
-def _end_of(answer: Answer) -> str | None:
+def recorded_end(answer: Answer) -> str | None:
     """Return the recorded end of a withdrawal (`paid` or `bounced`), as an answer of the batcher reports it. Return
     None if the answer reports no end.
     """
     if isinstance(answer, Refusal):
-        return _ENDED_AS.get(answer.code)
+        return ENDED_AS.get(answer.code)
     if isinstance(answer, Taken):
         end = answer.order.ending or answer.order.state.value
         return end if end in {"paid", "bounced"} else None

@@ -11,6 +11,7 @@ class ChangeKind(StrEnum):
     """The subject of a change."""
 
     CHANNEL = "channel"
+    PAYEE = "payee"
 
 
 class ChangeState(StrEnum):

@@ -92,7 +92,7 @@ def draft_of(
             order.channel, order.channel_ref, order.settle = request.channel, request.channel_ref, request.settle
             _charge(order, merchant, "payment")
         case requests.Withdrawal():
-            order.channel = request.channel
+            order.channel, order.payee = request.channel, request.payee
             _charge(order, merchant, "withdrawal")
             if order.amount + order.fee > requests.AMOUNT_MAX:
                 detail = f"amount and fee of {order.fee} exceed {requests.AMOUNT_MAX}"

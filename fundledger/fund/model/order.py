@@ -122,6 +122,7 @@ class Order(msgspec.Struct):
     end_set_off: int = 0
     parking: str | None = None
     parked_voucher_id: UUID | None = None
+    payee: UUID | None = None
 
 
 def order_id(kind: str, merchant: str, order_no: str) -> UUID:

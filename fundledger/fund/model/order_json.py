@@ -82,6 +82,7 @@ class Order(msgspec.Struct):
         Annotated[Amount, about("of a refund or chargeback: the fee of the pending part, which will not be charged")]
         | UnsetType
     ) = UNSET
+    payee: Annotated[Uuid, about("of a withdrawal: the payee to which it is paid out")] | UnsetType = UNSET
 
 
 class Event(msgspec.Struct):
@@ -129,4 +130,5 @@ def published(order: StoredOrder) -> Order:
         UNSET if order.problem is None else msgspec.Raw(order.problem),
         UNSET if order.fee_version is None else order.fee_version,
         order.fee_waived or UNSET,
+        UNSET if order.payee is None else order.payee,
     )

@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Final, Literal
 import msgspec
 
 from fundledger.fund.model.order import PLATFORM, Kind
+from fundledger.json_values import Uuid, about
 
 AUTO: Final = "auto-"
 """Prefix of the order numbers of automatic settlements. Requests cannot use this prefix."""
@@ -92,10 +93,13 @@ class Settlement(Request, kw_only=True):
 
 
 class Withdrawal(Request, kw_only=True):
+    """A withdrawal to the bank account `payee` of the merchant. A merchant with a registered payee has to name one."""
+
     kind: ClassVar[Kind] = Kind.WITHDRAWAL
     merchant: MerchantId
     amount: Amount
     channel: ChannelName
+    payee: Annotated[Uuid, about("id of the payee")] | None = None
 
 
 class Chargeback(Request, kw_only=True):

@@ -14,6 +14,7 @@ from fundledger.fund.model.drafts import Draft, payment_of
 from fundledger.fund.model.fees import part_of
 from fundledger.fund.model.merchant import Merchant
 from fundledger.fund.model.order import RECEIPTS, Kind, Order, State
+from fundledger.fund.model.payee import Payee, refusal_of
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.model.requests import AMOUNT_MAX
 from fundledger.fund.store import sums
@@ -32,6 +33,9 @@ class Locked(msgspec.Struct):
 
     `unverified`: error texts by order id, for orders that have a row with a wrong MAC. `unverified_merchants` and
     `unverified_debts`: error texts by merchant id, for merchants whose row or debt has a wrong MAC.
+
+    `payees`: the payees that withdrawals name, by id; `unverified` also has payees with a wrong MAC. `with_payees`: the
+    merchants of withdrawals without payee that have a payee. These rows are read, and not locked.
     """
 
     payments: dict[UUID, Progress]
@@ -43,6 +47,8 @@ class Locked(msgspec.Struct):
     unverified: dict[UUID, str]
     unverified_merchants: dict[str, str]
     unverified_debts: dict[str, str]
+    payees: dict[UUID, Payee] = {}
+    with_payees: set[str] = set()
 
 
 class Changes(msgspec.Struct):
@@ -231,9 +237,13 @@ def reverse(draft: Draft, locked: Locked, changes: Changes) -> Refusal | None:
 def withdraw(
     order: Order, merchant: Merchant | None, withdrawn: dict[Day, int], locked: Locked
 ) -> Refusal | OrderFault | None:
-    """Reserve a withdrawal from the daily limit. Its voucher also repays the whole debt of the merchant, so that the
-    merchant can withdraw only the rest.
+    """Reserve a withdrawal from the daily limit, if its payee permits it. Its voucher also repays the whole debt of the
+    merchant, so that the merchant can withdraw only the rest.
     """
+    payee = None if order.payee is None else locked.payees.get(order.payee)
+    no = refusal_of(order, payee, is_registered=order.merchant in locked.with_payees)
+    if no is not None:
+        return no
     key = sums.day_of(order)
     if key not in withdrawn:
         detail = f"the withdrawn amount of merchant {key[0]} on {key[1]} does not match its MAC"

@@ -7,7 +7,7 @@ fund/store/macs.py.
 """
 
 from datetime import date
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -25,8 +25,23 @@ DEBT: Final = b"debt___1"
 PERSON: Final = b"person_1"
 CHANNEL: Final = b"channel1"
 CHANGE: Final = b"change_1"
+PAYEE: Final = b"payee__1"
+PAYOUT_FILE: Final = b"payfile1"
+PAYOUT_RESULTS: Final = b"payrslt1"
 Day = tuple[str, date]
 """A pair of a merchant and a day (UTC)."""
+
+
+class Filed(NamedTuple):
+    """The columns of a payout in a payout file. `reported`: the imported result, `paid` or `bounced`."""
+
+    file_no: int | None = None
+    line_no: int | None = None
+    reported: str | None = None
+    reported_reason: str | None = None
+
+
+NOT_FILED: Final = Filed()
 
 
 class Progress(msgspec.Struct):
@@ -133,10 +148,33 @@ def change_fields(row: Any) -> tuple[object, ...]:
     return *made, row["state"], row["checker"], microseconds(row["decided_at"]), row["reason"]
 
 
+def payee_fields(row: Any) -> tuple[object, ...]:
+    """Return the MAC fields of a payee."""
+    number = row["iban"], row["account"], row["bank_code"], row["currency"]
+    named = row["id"].bytes, row["merchant"], row["holder"], *number
+    replaces = None if row["replaces"] is None else row["replaces"].bytes
+    times = microseconds(row["created_at"]), microseconds(row["usable_from"]), microseconds(row["disabled_at"])
+    return *named, row["state"], row["registered_by"], replaces, *times, row["disabled_by"], row["disabled_why"]
+
+
+def payout_file_fields(row: Any) -> tuple[object, ...]:
+    """Return the MAC fields of a payout file. The digest covers its content."""
+    named = row["channel"], row["file_no"], row["currency"], row["format"]
+    made = row["created_by"], microseconds(row["created_at"])
+    return *named, row["lines"], row["total"], row["digest"], *made
+
+
+def payout_results_fields(row: Any) -> tuple[object, ...]:
+    """Return the MAC fields of an import of results of a payout file."""
+    named = row["channel"], row["file_no"], row["digest"], row["format"], row["lines"], row["report"]
+    return *named, row["imported_by"], microseconds(row["at"])
+
+
 def payout_fields(row: Any) -> tuple[object, ...]:
     """Return the MAC fields of a row of fund.payouts. The MAC does not cover times and numbers of attempts."""
     named = row["order_id"], row["channel"], row["amount"], row["currency"]
-    return fields_of_payout(*named, row["outcome"], row["channel_ref"])
+    filed = Filed(row["file_no"], row["line_no"], row["reported"], row["reported_reason"])
+    return fields_of_payout(*named, row["outcome"], row["channel_ref"], filed)
 
 
 def is_of(row: Any, order: Order) -> bool:
@@ -145,6 +183,16 @@ def is_of(row: Any, order: Order) -> bool:
 
 
 def fields_of_payout(
-    order: UUID, channel: str, amount: int, currency: str, outcome: str | None = None, channel_ref: str | None = None
+    order: UUID,
+    channel: str,
+    amount: int,
+    currency: str,
+    outcome: str | None = None,
+    channel_ref: str | None = None,
+    filed: Filed = NOT_FILED,
 ) -> tuple[object, ...]:
-    return order.bytes, channel, amount, currency, outcome, channel_ref
+    """Return the MAC fields of a payout. The columns of a payout in a file are covered by name, if they have a value.
+    So the MACs of earlier payouts stay valid.
+    """
+    later = [(name, value) for name, value in zip(Filed._fields, filed, strict=True) if value is not None]
+    return order.bytes, channel, amount, currency, outcome, channel_ref, *([later] if later else [])

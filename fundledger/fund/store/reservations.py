@@ -27,6 +27,7 @@ from fundledger.fund.store.decisions import Changes, Locked
 from fundledger.fund.store.mac_layouts import MERCHANT, Progress, merchant_fields
 from fundledger.fund.store.macs import OrderMacs, Tampered
 from fundledger.fund.store.orders import Connection, order_from, read_orders
+from fundledger.fund.store.payees import read_payees, with_payees
 from fundledger.fund.store.queries import SQL
 
 RESERVING = frozenset(
@@ -73,6 +74,10 @@ async def lock(connection: Connection, drafts: Sequence[Draft], macs: OrderMacs)
             macs.check(order)
         except Tampered as found:
             unverified[order.id] = str(found)
+    named = {d.order.payee for d in drafts if d.order.payee is not None}
+    payees, tampered = await read_payees(connection, macs, named)
+    unverified |= {id_: str(Tampered("payee", id_)) for id_ in tampered}
+    unnamed = {d.order.merchant for d in drafts if d.order.kind is Kind.WITHDRAWAL and d.order.payee is None}
     payments = await _lock_payments(connection, macs, [originals[id_] for id_ in paid if id_ in originals], unverified)
     # This has to be read under the locks of the payments, because the refusal of a settlement is also recorded under
     # these locks.
@@ -85,7 +90,8 @@ async def lock(connection: Connection, drafts: Sequence[Draft], macs: OrderMacs)
     undecided = {row["merchant"] for row in rows}
     indebted = {d.order.merchant for d in drafts if d.order.kind in _USE_DEBT and d.order.settle != "later"}
     owed, bad = await debts.lock(connection, macs, indebted) if indebted else ({}, {})
-    locked = Locked(payments, originals, settling, undecided, owed, {}, unverified, unverified_merchants, bad)
+    locked = Locked(payments, originals, settling, undecided, owed, {}, unverified, unverified_merchants, bad, payees)
+    locked.with_payees = await with_payees(connection, unnamed)
     receipts = {receipt for d in drafts if (receipt := decisions.receipt_of(d.order, locked)) is not None}
     if receipts:
         columns = [list(column) for column in zip(*sorted(receipts), strict=True)]
@@ -184,6 +190,8 @@ def _unverified(order: Order, locked: Locked) -> OrderFault | None:
     wrong = None if order.of_order is None else locked.unverified.get(order.of_order)
     if order.kind in (Kind.SETTLEMENT, Kind.WITHDRAWAL):
         wrong = locked.unverified_merchants.get(order.merchant)
+    if wrong is None and order.payee is not None:
+        wrong = locked.unverified.get(order.payee)
     return None if wrong is None else OrderFault(wrong, tampered=True)
 
 

@@ -31,7 +31,10 @@ MACS: Final = "mac_verifies_orders"
 ROW_MACS: Final = "mac_verifies_fund_rows"
 FINDINGS: Final = "fund_findings_chained"
 CHECKS: Final = (CONSISTENT, EQUAL, MACS, ROW_MACS, FINDINGS, GUARDS_CHECK)
-APPEND_ONLY: Final = ("fee_rules", "settled_payments", "events", "integrity_findings")
+APPEND_ONLY: Final = (
+    *("fee_rules", "settled_payments", "events", "integrity_findings"),
+    *("payout_files", "payout_results"),
+)
 GUARDS: Final = frozenset(
     {
         "merchants_id_once",
@@ -106,6 +109,28 @@ GUARDS: Final = frozenset(
         "changes_once_decided",
         "changes_no_delete",
         "changes_no_truncate",
+        "payees_pkey",
+        "payees_account",
+        "payees_state",
+        "payees_usable_from",
+        "payees_disabled",
+        "payees_active_once",
+        "payees_forward",
+        "payees_no_delete",
+        "payees_no_truncate",
+        "orders_payee",
+        "payout_files_pkey",
+        "payout_files_file_no",
+        "payout_files_format",
+        "payout_files_lines",
+        "payout_files_total",
+        "payout_files_digest",
+        "payouts_file",
+        "payouts_of_file",
+        "payouts_in_file_once",
+        "payouts_reported",
+        "payouts_filed_once",
+        "payout_results_pkey",
         "persons_pkey",
         "persons_name",
         "persons_name_once",
@@ -142,6 +167,13 @@ SQL_CHECKS: Final = (
     SqlCheck("debts_equal_orders", None, "debt of {merchant}", "{expected}", "{actual}"),
     SqlCheck("receipts_booked_once", None, "{kind} {order_no} of {merchant}", "{channel_ref} once", "also {first}"),
     SqlCheck("channels_equal_changes", None, "channel {subject}", "{expected}", "{actual}"),
+    SqlCheck("payees_equal_changes", None, "payee {id}: {name}", "{expected}", "{actual}"),
+    SqlCheck(
+        "withdrawals_equal_payees", None, "withdrawal {order_no} of {merchant} ({id})", "its usable payee", "{actual}"
+    ),
+    SqlCheck(
+        "payout_files_equal_payouts", None, "payout file {file_no} of {channel}: {name}", "{expected}", "{actual}"
+    ),
     SqlCheck("persons_kept", None, "{identity}", "a row in fund.persons", "none"),
     SqlCheck("withdrawal_days_equal_orders", None, "withdrawals of {merchant} on {day}", "{expected}", "{actual}"),
 )

@@ -40,6 +40,11 @@ KINDS: Final = (
     Kind("fund.persons", rows_of.PERSON, rows_of.person_fields, ("name",)),
     Kind("fund.channels", rows_of.CHANNEL, rows_of.channel_fields, ("name", "currency")),
     Kind("fund.changes", rows_of.CHANGE, rows_of.change_fields, ("id",)),
+    Kind("fund.payees", rows_of.PAYEE, rows_of.payee_fields, ("id",)),
+    Kind("fund.payout_files", rows_of.PAYOUT_FILE, rows_of.payout_file_fields, ("channel", "file_no")),
+    Kind(
+        "fund.payout_results", rows_of.PAYOUT_RESULTS, rows_of.payout_results_fields, ("channel", "file_no", "digest")
+    ),
     Kind("outbox.webhooks", WEBHOOK, webhook_fields, ("id",)),
 )
 

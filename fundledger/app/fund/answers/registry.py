@@ -6,6 +6,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from fundledger.app.fund.answers.structs import LeftOut, NextCursor
+from fundledger.fund.model.bank_account import masked
 from fundledger.fund.model.change import Change as StoredChange
 from fundledger.fund.model.change import ChangeKind, ChangeState
 from fundledger.fund.model.channel import Channel as StoredChannel
@@ -36,7 +37,12 @@ class Channels(msgspec.Struct):
 class Change(msgspec.Struct):
     id: Uuid
     kind: Annotated[ChangeKind, about(enum=[str(kind) for kind in ChangeKind])]
-    subject: Annotated[str, about("what is changed; for a channel its name and currency")]
+    subject: Annotated[
+        str,
+        about(
+            "what is changed: for a channel its name and currency, for a payee its merchant and an id of the account"
+        ),
+    ]
     body: Annotated[msgspec.Raw, about("the requested change", type="object")]
     state: Annotated[ChangeState, about(enum=[str(state) for state in ChangeState])]
     maker: Annotated[str, about("the identity that requested the change")]
@@ -56,12 +62,14 @@ def channel(row: StoredChannel) -> Channel:
     return Channel(**{**msgspec.structs.asdict(row), "created_at": time_text(row.created_at)})
 
 
-def change(row: StoredChange) -> Change:
+def change(row: StoredChange, *, full: bool = False) -> Change:
+    """Return a change. Account numbers of payees are masked, unless `full`."""
+    body = row.body if full or row.kind is not ChangeKind.PAYEE else _masked(row.body)
     return Change(
         row.id,
         row.kind,
         row.subject,
-        msgspec.Raw(row.body),
+        msgspec.Raw(body),
         row.state,
         row.maker,
         time_text(row.made_at),
@@ -69,3 +77,9 @@ def change(row: StoredChange) -> Change:
         UNSET if row.decided_at is None else time_text(row.decided_at),
         UNSET if row.reason is None else row.reason,
     )
+
+
+def _masked(body: bytes) -> bytes:
+    members = msgspec.json.decode(body)
+    numbers = {name: masked(members[name]) for name in ("iban", "account") if members.get(name)}
+    return msgspec.json.encode({**members, **numbers})

@@ -67,6 +67,14 @@ class PaymentResults(msgspec.Struct):
     results: Annotated[list[PaymentResult], about("`results[i]` answers `payments[i]`")]
 
 
+class WithdrawalResult(PaymentResult):
+    """The result of a withdrawal, with the members of the result of a payment."""
+
+
+class WithdrawalResults(msgspec.Struct):
+    results: Annotated[list[WithdrawalResult], about("`results[i]` answers `withdrawals[i]`")]
+
+
 class ApprovalResult(msgspec.Struct):
     id: Uuid
     state: Annotated[StateName, about("the state of the order; absent if the order was not approved")] | UnsetType = (

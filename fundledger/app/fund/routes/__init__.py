@@ -18,6 +18,8 @@ from fundledger.app.fund.routes import (
     lists,
     merchants,
     orders,
+    payees,
+    payout_files,
     statements,
     webhooks,
 )
@@ -42,6 +44,8 @@ _DECLARED: Final[list[Route[FundService]]] = [
     *orders.ROUTES,
     *approvals.ROUTES,
     *channels.ROUTES,
+    *payees.ROUTES,
+    *payout_files.ROUTES,
     *statements.ROUTES,
     *lists.ROUTES,
     *bills.ROUTES,

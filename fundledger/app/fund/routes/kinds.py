@@ -54,6 +54,7 @@ KINDS: Final[dict[Kind, KindApi]] = {
         (
             *(Code.WITHDRAWAL_LIMIT_EXCEEDED, Code.DEBT_EXCEEDED, Code.DEBT_IN_PROGRESS),
             *(Code.CHANNEL_CLOSED, Code.CHANNEL_UNDERFUNDED),
+            *(Code.PAYEE_REQUIRED, Code.PAYEE_NOT_FOUND, Code.PAYEE_COOLING),
         ),
     ),
     Kind.CHARGEBACK: KindApi(
