@@ -13,11 +13,12 @@ from fundledger.client.pages import Pages
 from fundledger.client.service import Service
 
 PayoutMethod = Literal["http", "file", "manual"]
+RefundMethod = Literal["payout", "http", "file", "manual"]
 
 
 class Channel(msgspec.Struct, frozen=True, kw_only=True):
     """A registered channel. `overdraft`: the amount by which payouts may exceed the balance of the bank account, None
-    for any amount.
+    for any amount. `refund`: how refunds are made; `payout` for as payouts.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Channel(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     registered_by: str
     created_at: datetime
+    refund: str = "payout"
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,17 +73,18 @@ class FundRegistry(Service):
         *,
         references_unique: bool = True,
         overdraft: int | None = 0,
+        refund: RefundMethod = "payout",
     ) -> Change:
         """Request a new channel. The channel exists after another identity has approved the change. Raises Refused with
         `channel-exists` or `change-waiting`.
         """
-        members = {"name": name, "currency": currency, "payout": payout}
+        members = {"name": name, "currency": currency, "payout": payout, "refund": refund}
         body = _encode({**members, "references_unique": references_unique, "overdraft": overdraft})
         return _change(await self._to.ask("POST", "/v1/channels", body))
 
     async def change_channel(self, name: str, currency: str, **members: object) -> Change:
-        """Request a change of a channel. `members`: new values of `payout`, `references_unique`, `overdraft` or
-        `state`. Raises Refused with `not-found` or `change-waiting`.
+        """Request a change of a channel. `members`: new values of `payout`, `references_unique`, `overdraft`,
+        `refund` or `state`. Raises Refused with `not-found` or `change-waiting`.
         """
         body = _encode({"currency": currency, **members})
         return _change(await self._to.ask("PATCH", f"/v1/channels/{quote(name, safe='')}", body))

@@ -1,4 +1,4 @@
-"""Python client of the fund service: merchants, orders, bank statements, webhooks."""
+"""Python client of the fund service: merchants, orders, bank statements."""
 
 import asyncio
 import time
@@ -17,7 +17,6 @@ from fundledger.client.fund_registry import FundRegistry
 from fundledger.client.fund_types import (
     PATHS,
     ApprovalResult,
-    DeadEvent,
     Fee,
     FeeRule,
     Kind,
@@ -28,8 +27,8 @@ from fundledger.client.fund_types import (
     PaymentResult,
     StatementLine,
     Step,
-    Webhook,
 )
+from fundledger.client.fund_webhooks import FundWebhooks
 from fundledger.client.pages import Pages
 
 Calendar = Literal["manual", "daily", "weekly", "monthly"]
@@ -45,14 +44,6 @@ class _Approvals(msgspec.Struct):
     results: list[ApprovalResult]
 
 
-class _Webhooks(msgspec.Struct):
-    webhooks: list[Webhook]
-
-
-class _Redelivered(msgspec.Struct):
-    redelivered: int
-
-
 class _History(msgspec.Struct):
     history: list[Step]
 
@@ -65,15 +56,11 @@ _approvals = decoder(_Approvals)
 _merchant = decoder(Merchant)
 _merchants = Pages(list[Merchant], "merchants")
 _history = decoder(_History)
-_webhook = decoder(Webhook)
-_webhooks = decoder(_Webhooks)
-_dead = Pages(list[DeadEvent], "dead", "next", "after")
-_redelivered = decoder(_Redelivered)
 _report = decoder(dict[str, Any])
 _anything = decoder(msgspec.Raw)
 
 
-class FundService(FundLists, FundRegistry):
+class FundService(FundLists, FundRegistry, FundWebhooks):
     """Client of the fund service. Open it with `async with FundService(base_url, token) as fund`.
 
     Kind, merchant and `order_no` identify an order permanently: a repeated request returns the current order, with
@@ -118,35 +105,6 @@ class FundService(FundLists, FundRegistry):
         path = f"/v1/merchants/{quote(merchant, safe='')}/fees"
         _anything(await self._to.ask("POST", path, _encode(rule)))
 
-    async def create_webhook(self, merchant: str, url: str, events: Sequence[str] | None = None) -> Webhook:
-        """Create an endpoint and return it with its `secret`. Not idempotent: each call creates an endpoint.
-
-        Raises Refused with `merchant-not-found` or `too-many-webhooks`.
-        """
-        return _webhook(await self._post("/v1/webhooks", merchant=merchant, url=url, events=events))
-
-    async def webhooks(self, merchant: str | None = None) -> list[Webhook]:
-        """Return at most 1,000 endpoints, oldest first, also disabled ones. `merchant`: None for all merchants."""
-        query = None if merchant is None else {"merchant": merchant}
-        return _webhooks(await self._to.ask("GET", "/v1/webhooks", query=query)).webhooks
-
-    async def disable_webhook(self, id_: UUID, reason: str | None = None) -> Webhook:
-        """Stop deliveries to an endpoint permanently. Raises Refused with `not-found`."""
-        return _webhook(await self._post(f"/v1/webhooks/{id_}/disable", reason=reason))
-
-    def dead_webhook_events(self, id_: UUID, limit: int = 100) -> AsyncIterator[DeadEvent]:
-        """Yield the events whose delivery was given up, in order. `limit`: events per page. Raises Refused with
-        `not-found`.
-        """
-        return _dead.read(self._to, f"/v1/webhooks/{id_}/dead", {"limit": str(limit)})
-
-    async def redeliver(self, id_: UUID, seqs: Sequence[int] | None = None) -> int:
-        """Restart deliveries that were given up, and return their number.
-
-        `seqs`: the seqs of at most 1,000 events, None for all events whose delivery was given up.
-        """
-        return _redelivered(await self._post(f"/v1/webhooks/{id_}/redeliver", seqs=seqs)).redelivered
-
     async def pay(
         self,
         merchant: str,
@@ -180,9 +138,21 @@ class FundService(FundLists, FundRegistry):
     async def refund(
         self, merchant: str, order_no: str, payment_order_no: str, amount: int, ticket: str | None = None
     ) -> Order:
-        """Refund a posted payment, in whole or in part. Raises Refused with `refund-exceeds-payment`."""
+        """Refund a posted payment, in whole or in part. In the state `posted` the money has left the merchant. The last
+        state is `paid` or `bounced`. Raises Refused with `refund-exceeds-payment`.
+        """
         members = {"payment_order_no": payment_order_no, "amount": amount, "ticket": ticket}
         return await self._order("refund", merchant=merchant, order_no=order_no, **members)
+
+    async def refund_paid(self, id_: UUID, channel_ref: str) -> Order:
+        """Record that the bank paid a refund out. Raises Refused with `refund-bounced`."""
+        return _order_of(await self._post(f"{PATHS['refund']}/{id_}/paid", channel_ref=channel_ref))
+
+    async def refund_bounced(self, id_: UUID, reason: str) -> Order:
+        """Record that the bank returned a refund. The merchant gets its amount back, and the payment can be refunded
+        again. Raises Refused with `refund-paid`.
+        """
+        return _order_of(await self._post(f"{PATHS['refund']}/{id_}/bounced", reason=reason))
 
     async def settle(self, merchant: str, order_no: str, amount: int | None = None, ticket: str | None = None) -> Order:
         """Settle pending payments of a merchant, oldest first. `amount`: None for all pending payments."""
@@ -206,6 +176,22 @@ class FundService(FundLists, FundRegistry):
         `withdrawal-paid`.
         """
         return _order_of(await self._post(f"{PATHS['withdrawal']}/{id_}/bounced", reason=reason))
+
+    async def return_payout(
+        self,
+        merchant: str,
+        order_no: str,
+        withdrawal_order_no: str,
+        amount: int,
+        channel_ref: str,
+        fee: Literal["kept", "returned"] = "kept",
+        ticket: str | None = None,
+    ) -> Order:
+        """Post a return of a payout: the payee's bank returned the money of a `paid` withdrawal, in whole or in part.
+        Raises Refused with `withdrawal-not-paid`, `return-exceeds-withdrawal` or `receipt-already-booked`.
+        """
+        members = {"withdrawal_order_no": withdrawal_order_no, "amount": amount, "channel_ref": channel_ref, "fee": fee}
+        return await self._order("payout_return", merchant=merchant, order_no=order_no, ticket=ticket, **members)
 
     async def charge_back(
         self,
@@ -297,7 +283,7 @@ class FundService(FundLists, FundRegistry):
     async def reverse(
         self,
         order_no: str,
-        of_kind: Literal["payment", "channel_cost", "adjustment", "bank_difference"],
+        of_kind: Literal["payment", "payout_return", "channel_cost", "adjustment", "bank_difference"],
         of_order_no: str,
         reason: str,
         merchant: str | None = None,

@@ -19,6 +19,7 @@ Kind = Literal[
     "refund",
     "settlement",
     "withdrawal",
+    "payout_return",
     "chargeback",
     "recovery",
     "write_off",
@@ -32,6 +33,7 @@ PATHS: Final[dict[Kind, str]] = {
     "refund": "/v1/refunds",
     "settlement": "/v1/settlements",
     "withdrawal": "/v1/withdrawals",
+    "payout_return": "/v1/payout-returns",
     "chargeback": "/v1/chargebacks",
     "recovery": "/v1/recoveries",
     "write_off": "/v1/write-offs",
@@ -147,8 +149,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
     States: `created` (waits for approval), `posting` (outcome unknown, completes automatically), `posted`, `refused`
     (see `problem`; no money moved), `stuck` (see `problem`; remove the cause, then `retry`), `parked` (the merchant's
-    accounts do not take the payment or chargeback, and its money waits in suspense). A withdrawal has further states
-    after `posted`: `sent`, `paid`, `bounced`, `unknown`.
+    accounts do not take the payment, payout return or chargeback, and its money waits in suspense). A withdrawal or a
+    refund has further states after `posted`: `sent`, `paid`, `bounced`, `unknown`.
 
     `net`: what the order's voucher moves on the merchant's accounts, the change of available plus pending minus
     receivable; negative if the merchant has less. `fee_version`: the version of the fee rule, None if no rule applied.
@@ -156,8 +158,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     of the order to which this order refers. `from_pending`: the part of a refund or chargeback that is taken from the
     pending balance. `to_receivable`: the part of a chargeback that the merchant owes because its balance did not cover
     it; of a reversal, the set-off that it undoes. `set_off`: the part that repaid the merchant's debt. `end_set_off`:
-    the part of a bounced withdrawal that repaid it. `parked_voucher_id`: the voucher that parked the order. `replay`:
-    the order already existed.
+    the part of a bounced withdrawal or refund that repaid it. `parked_voucher_id`: the voucher that parked the order.
+    `returned`: the part of a withdrawal that returned after it was paid. `replay`: the order already existed.
     """
 
     id: UUID
@@ -189,6 +191,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     problem: Problem | None = None
     fee_version: int | None = None
     fee_waived: int = 0
+    returned: int = 0
     replay: bool = False
 
     @property

@@ -5,6 +5,7 @@ Each request to post has a voucher id, so a retry is safe and returns the true o
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Mapping, Sequence
 from datetime import datetime
@@ -20,7 +21,7 @@ from fundledger.client.types import Account, Entry, StatementEntry, Voucher, Vou
 from fundledger.fund.model import accounts, flows
 from fundledger.fund.model.accounts import AccountName
 from fundledger.fund.model.flows import Ending
-from fundledger.fund.model.order import PLATFORM, Kind, Order, voucher_id
+from fundledger.fund.model.order import PLATFORM, Kind, Order, has_end, voucher_id
 from fundledger.fund.model.posting_result import PostingResult
 from fundledger.fund.store.reported import Reported
 
@@ -84,9 +85,9 @@ def voucher_of(order: Order) -> Voucher:
 
 
 def end_voucher_of(order: Order, ending: Ending) -> Voucher:
-    """Return the voucher that ends a withdrawal."""
+    """Return the voucher that ends a withdrawal or a refund."""
     entries = [Entry(*entry) for entry in flows.end_entries_of(order, ending)]
-    type_ = flows.end_voucher_type(ending)
+    type_ = flows.end_voucher_type(order.kind, ending)
     id_ = order.end_voucher_id or voucher_id(order.id, "end", order.attempt)
     return Voucher(id_, type_, entries, reference_of(order), metadata_of(order))
 
@@ -119,6 +120,7 @@ class AccountGateway:
 
         Raises GatewayFault if not a single outcome is known. After a cancellation all outcomes are unknown.
         """
+        await self._open_refunds(orders)
         results: list[PostingResult | None] = [None] * len(orders)
         places = [i for i, order in enumerate(orders) if order.kind is not Kind.REVERSAL]
         if places:
@@ -251,14 +253,15 @@ class AccountGateway:
         return {account.id: account for account in found if account is not None}
 
     async def left_for_payouts(self, channel: str, currency: str) -> int:
-        """Return the balance of a channel's bank account, less the withdrawals that are not paid out yet. Raises
-        GatewayFault, Unverified.
+        """Return the balance of a channel's bank account, less the withdrawals and refunds that are not paid out yet.
+        Raises GatewayFault, Unverified.
         """
-        bank, transit = accounts.bank(channel, currency), accounts.payout_transit(channel, currency)
+        bank = accounts.bank(channel, currency)
+        transit = [accounts.payout_transit(channel, currency), accounts.refund_transit(channel, currency)]
         # A payout that ends between these two reads is in both, and never in neither.
-        found = {**await self.balances([transit]), **await self.balances([bank])}
+        found = {**await self.balances(transit), **await self.balances([bank])}
         posted = {id_: account.balance.posted for id_, account in found.items()}
-        return posted.get(bank, 0) - posted.get(transit, 0)
+        return posted.get(bank, 0) - sum(posted.get(id_, 0) for id_ in transit)
 
     async def statement(
         self, account: str, from_: datetime, to: datetime, cursor: str | None, limit: int
@@ -293,6 +296,18 @@ class AccountGateway:
     def is_open(self, channel: str, currency: str) -> bool:
         """Return whether this process knows that the accounts of a channel exist. Never waits."""
         return (channel, currency) in self._opened
+
+    async def _open_refunds(self, orders: Sequence[Order]) -> None:
+        """Open the missing accounts of the channels of refunds. An earlier version opened the accounts of a channel
+        without the account of refunds in transit. If this fails, the voucher of the refund is refused, or gets no
+        answer, like any other voucher.
+        """
+        for channel, currency in {
+            (order.channel or "", order.currency) for order in orders if order.kind is Kind.REFUND and has_end(order)
+        }:
+            if not self.is_open(channel, currency):
+                with contextlib.suppress(GatewayFault):
+                    await self.open_channel(channel, currency)
 
     async def open_channel(self, channel: str, currency: str) -> None:
         """Open the missing accounts of a channel and of the platform. Raises GatewayFault."""

@@ -21,7 +21,7 @@ from fundledger.client.types import StatementEntry
 from fundledger.fund.account_gateway import REFERENCE, AccountGateway, BadCursor
 from fundledger.fund.model import accounts
 from fundledger.fund.model.flows import moved
-from fundledger.fund.model.order import Kind, Order, voucher_id
+from fundledger.fund.model.order import Order, has_end, voucher_id
 from fundledger.fund.store.macs import OrderMacs, Tampered
 from fundledger.fund.store.orders import Pool, read_orders
 
@@ -252,7 +252,7 @@ def _line(movement: _Movement, merchant: str, orders: dict[UUID, Order]) -> Bill
     if order is not None and line.voucher_id != order.voucher_id:
         ending = order.ending
         end = order.end_voucher_id or voucher_id(order.id, "end", order.attempt)
-        if order.kind is not Kind.WITHDRAWAL or ending is None or line.voucher_id != end:
+        if not has_end(order) or ending is None or line.voucher_id != end:
             # The reference names an order, but the voucher is not one of its vouchers.
             order = None
     fee = 0 if order is None else _fee(order, ending, merchant, movement.change)

@@ -1,5 +1,5 @@
-"""Next steps of an existing order of the fund service: end a withdrawal, retry a stuck order. `fund.approvals` has the
-steps of orders under dual control.
+"""Next steps of an existing order of the fund service: end a withdrawal or a refund, retry a stuck order.
+`fund.approvals` has the steps of orders under dual control.
 
 Each step is recorded first and executed second. If the process dies in between, the recoverer executes the step.
 """
@@ -18,10 +18,10 @@ from fundledger.database.failures import was_rolled_back
 from fundledger.fund.account_gateway import GatewayFault
 from fundledger.fund.jobs import stuck
 from fundledger.fund.model.answer import Answer, OrderFault, Taken
-from fundledger.fund.model.flows import Ending
-from fundledger.fund.model.order import RECEIPTS, Kind, Order, State
+from fundledger.fund.model.flows import Ending, bounced_credit
+from fundledger.fund.model.order import RECEIPTS, Kind, Order, State, has_end
 from fundledger.fund.model.refusal import Code, Refusal, Refused
-from fundledger.fund.model.transitions import may_become
+from fundledger.fund.model.transitions import ENDING, may_become
 from fundledger.fund.poster import Overtaken, Posting
 from fundledger.fund.store import debts, orders
 from fundledger.fund.store.decisions import receipt_booked
@@ -32,6 +32,14 @@ from fundledger.fund.store.queries import SQL
 FAULTS: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 ATTEMPTS_MAX: Final = 5
 _MAY_RETRY: Final = frozenset({State.STUCK, State.POSTING})
+NOT_POSTED: Final = {Kind.WITHDRAWAL: Code.WITHDRAWAL_NOT_POSTED, Kind.REFUND: Code.REFUND_NOT_POSTED}
+ENDED: Final = {
+    (Kind.WITHDRAWAL, "paid"): Code.WITHDRAWAL_PAID,
+    (Kind.WITHDRAWAL, "bounced"): Code.WITHDRAWAL_BOUNCED,
+    (Kind.REFUND, "paid"): Code.REFUND_PAID,
+    (Kind.REFUND, "bounced"): Code.REFUND_BOUNCED,
+}
+"""NOT_POSTED and ENDED: the refusals of an end that an order cannot have, by its kind and its recorded end."""
 _log = logging.getLogger(__name__)
 
 
@@ -55,17 +63,18 @@ class NextSteps:
         return self._posting.macs
 
     async def end(self, id_: UUID, ending: Ending, channel_ref: str | None, reason: str | None, module: str) -> Answer:
-        """End a withdrawal as paid or bounced. Returns the order, a fault, or a refusal. The refusal is WITHDRAWAL_PAID
-        or WITHDRAWAL_BOUNCED if the other end is already recorded, otherwise ORDER_NOT_FOUND or WITHDRAWAL_NOT_POSTED.
+        """End a withdrawal or a refund as paid or bounced. Returns the order, a fault, or a refusal. The refusal is one
+        of ENDED if the other end is already recorded, otherwise ORDER_NOT_FOUND, RECEIPT_ALREADY_BOOKED or one of
+        NOT_POSTED. A refund that an earlier version posted has no end: it is refused as REFUND_PAID.
         """
-        _log.debug("withdrawal %s: %s reports %s", id_, module, ending, extra={"event": "withdrawal_end_reported"})
+        _log.debug("order %s: %s reports %s", id_, module, ending, extra={"event": "withdrawal_end_reported"})
 
         async def begin() -> Order | None:
             for _ in range(ATTEMPTS_MAX):
                 order = await self._read(id_)
                 if order is None or order.ending not in (None, ending) or has_other_ref(order):
                     return None
-                if not may_become(order.kind, order.state, ending):
+                if not has_end(order) or not may_become(order.kind, order.state, ending):
                     return None
                 new = msgspec.structs.replace(order, ending=ending)
                 new.channel_ref, new.reason = channel_ref or order.channel_ref, reason or order.reason
@@ -77,33 +86,33 @@ class NextSteps:
             return order.ending == "paid" and None is not channel_ref != order.channel_ref is not None
 
         def otherwise(order: Order) -> Answer:
-            if order.kind is not Kind.WITHDRAWAL:
-                return Refusal(Code.ORDER_NOT_FOUND, f"there is no withdrawal {id_}")
+            if order.kind not in ENDING:
+                return Refusal(Code.ORDER_NOT_FOUND, f"the {order.kind} {id_} has no end")
+            if not has_end(order) and order.state is State.POSTED:
+                return Refusal(Code.REFUND_PAID, "the voucher of this refund has credited the bank account")
             if order.ending is None:
-                return Refusal(Code.WITHDRAWAL_NOT_POSTED, f"the withdrawal is {order.state}")
+                return Refusal(NOT_POSTED[order.kind], f"the {order.kind} is {order.state}")
             if has_other_ref(order):
-                detail = f"the withdrawal is already paid under the reference {order.channel_ref}"
-                return Refusal(Code.WITHDRAWAL_PAID, detail, "channel_ref")
+                detail = f"the {order.kind} is already paid under the reference {order.channel_ref}"
+                return Refusal(ENDED[order.kind, "paid"], detail, "channel_ref")
             if order.ending == ending:
                 return Taken(order, replay=True)
-            code = Code.WITHDRAWAL_PAID if order.ending == "paid" else Code.WITHDRAWAL_BOUNCED
-            return Refusal(code, f"the withdrawal is already {order.ending}")
+            return Refusal(ENDED[order.kind, order.ending], f"the {order.kind} is already {order.ending}")
 
         return await self._go_on(id_, begin, otherwise, self._posting.end)
 
     async def _begin_end(self, order: Order, new: Order) -> Order:
-        """Record the end of a withdrawal: `new` is `order` with the end. Reserve the set-off of a bounced withdrawal
-        from the debt of its merchant. Return the order. Raises Overtaken if the order has changed since it was read,
-        Refused if another order has the receipt.
+        """Record the end of an order: `new` is `order` with the end. Reserve the set-off of a bounced order from the
+        debt of its merchant. Return the order. Raises Overtaken if the order has changed since it was read, Refused if
+        another order has the receipt.
         """
         try:
             async with self._pool.acquire() as connection, connection.transaction():
                 if order.ending is None:
                     new.end_voucher_id = self._posting.ids.voucher(order.id, "end", order.attempt)
                     if new.ending == "bounced":
-                        new.end_set_off = await debts.set_off(
-                            connection, self.macs, order.merchant, order.amount + order.fee
-                        )
+                        credit = bounced_credit(order)
+                        new.end_set_off = await debts.set_off(connection, self.macs, order.merchant, credit)
                 self.macs.seal(new)
                 changed = new.channel_ref, new.reason, self._due_s, new.end_voucher_id, new.mac, new.mac_key
                 row = await connection.fetchrow(

@@ -41,7 +41,7 @@ RELEASES_MAX: Final = 30_000
 END_AGAIN_S: Final = 30.0
 END_AGAIN_MAX_S: Final = 3600.0
 END_ATTEMPTS_MAX: Final = 200
-"""The maximum number of attempts to post the end of a withdrawal without an operator: after about 8 days."""
+"""The maximum number of attempts to post the end of an order without an operator: after about 8 days."""
 DATABASE_FAULTS: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 _log = logging.getLogger(__name__)
 
@@ -256,8 +256,9 @@ class Posting:
             rest = order.amount - order.from_pending
             new.to_receivable = rest - min(await self.debitable(order.merchant), rest)
         async with self.pool.acquire() as connection, connection.transaction():
-            if order.kind is Kind.PAYMENT and order.settle == "now":
-                new.set_off = await debts.set_off(connection, self.macs, order.merchant, order.amount - order.fee)
+            credit = _released_credit(order)
+            if credit:
+                new.set_off = await debts.set_off(connection, self.macs, order.merchant, credit)
             self.macs.seal(new)
             changed = new.voucher_id, new.set_off, new.to_receivable, due_s, new.mac, new.mac_key
             row = await connection.fetchval(SQL["begin_release"], order.id, attempt, *changed, order.mac)
@@ -267,10 +268,10 @@ class Posting:
         await self.post([order])
 
     async def _end_again(self, order: Order, problem: bytes) -> None:
-        """Start another attempt to post the end of a withdrawal. The previous attempt was refused, for example because
-        the merchant is frozen. Until an attempt is posted, the money stays in transit. The previous voucher id is
-        permanently refused, so the end cannot be posted twice. After END_ATTEMPTS_MAX attempts, the withdrawal is
-        stuck: a request to retry makes another attempt.
+        """Start another attempt to post the end of an order. The previous attempt was refused, for example because the
+        merchant is frozen. Until an attempt is posted, the money stays in transit. The previous voucher id is
+        permanently refused, so the end cannot be posted twice. After END_ATTEMPTS_MAX attempts, the order is stuck: a
+        request to retry makes another attempt.
         """
         end = self.ids.voucher(order.id, "end", order.attempt + 1)
         new = msgspec.structs.replace(order, attempt=order.attempt + 1, end_voucher_id=end)
@@ -284,14 +285,13 @@ class Posting:
             await mark_stuck(self.pool, self.macs, new, problem)
         elif ours and order.attempt == 0:
             _log.critical(
-                "the account service refused the end of withdrawal %s, which is retried: %s",
-                order.id,
-                problem.decode(),
+                "the account service refused the end of %s %s, which is retried: %s",
+                *(order.kind, order.id, problem.decode()),
                 extra={"event": "end_refused", "order": str(order.id)},
             )
 
     async def end(self, order: Order) -> None:
-        """Post the recorded end of a withdrawal, and record the outcome as the state of the withdrawal. Raises
+        """Post the recorded end of a withdrawal or refund, and record the outcome as the state of the order. Raises
         GatewayFault if the account service does not answer.
         """
         assert order.ending in ("paid", "bounced"), order.ending
@@ -313,8 +313,8 @@ class Posting:
             await self._mark_ended(order)
         except DATABASE_FAULTS as error:
             _log.warning(
-                "recording the end of withdrawal %s failed: %s",
-                *(order.id, error),
+                "recording the end of %s %s failed: %s",
+                *(order.kind, order.id, error),
                 extra={"event": "order_outcome_unrecorded", "order": str(order.id)},
             )
             self.counted.unmarked += 1
@@ -323,21 +323,26 @@ class Posting:
         self.counted.orders[key] = self.counted.orders.get(key, 0) + 1
 
     async def _mark_ended(self, order: Order) -> None:
-        """Record the posted end of a withdrawal as its state. A bounced withdrawal no longer counts against the daily
-        limit.
-        """
+        """Record the posted end of an order as its state. Release what a bounced order reserved."""
         ended = msgspec.structs.replace(order, state=State(order.ending or ""))
         self.macs.seal(ended)
         async with self.pool.acquire() as connection, connection.transaction():
             row = await connection.fetchrow(SQL["mark_ended"], order.id, ended.mac, ended.mac_key, order.mac)
             if row is not None and ended.state is State.BOUNCED:
-                await sums.give_back_days(connection, self.macs, [ended])
+                await reserve.release_bounced(connection, self.macs, ended)
 
 
 def _copy(new: Order, order: Order) -> None:
     """Set the fields of `order` to the values of `new`."""
     for name in Order.__struct_fields__:
         setattr(order, name, getattr(new, name))
+
+
+def _released_credit(order: Order) -> int:
+    """Return the amount that the release of an order credits to the available balance, before the set-off."""
+    if order.kind is Kind.PAYOUT_RETURN:
+        return order.amount + order.fee
+    return order.amount - order.fee if order.kind is Kind.PAYMENT and order.settle == "now" else 0
 
 
 def pause_of(order: Order) -> float:

@@ -12,7 +12,7 @@ from uuid import UUID
 import msgspec
 
 from fundledger.fund.model.flows import Ending, Entry, end_entries_of, entries_of
-from fundledger.fund.model.order import Kind, Order, State
+from fundledger.fund.model.order import REFUND_FORMAT, Kind, Order, State
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "reference" / "fund.md"
 BEGIN: Final = "<!-- `make definitions` makes this table from tests/support/flow_table.py. -->\n"
@@ -51,6 +51,15 @@ ROWS: Final = [
         "refund r, of which p is pending, fee returned f",
         Kind.REFUND,
         {"amount": "r", "from_pending": "p", "fee": "f"},
+        {"voucher_format": REFUND_FORMAT},
+    ),
+    Flow("refund `paid`", Kind.REFUND, {"amount": "r"}, {"voucher_format": REFUND_FORMAT}, ending="paid"),
+    Flow(
+        "refund `bounced`, set-off s",
+        Kind.REFUND,
+        {"amount": "r", "from_pending": "p", "fee": "f", "end_set_off": "s"},
+        {"voucher_format": REFUND_FORMAT},
+        ending="bounced",
     ),
     Flow(
         "withdrawal w, fee f, set-off of the whole debt s",
@@ -63,6 +72,11 @@ ROWS: Final = [
         Kind.WITHDRAWAL,
         {"amount": "w", "fee": "f", "end_set_off": "s"},
         ending="bounced",
+    ),
+    Flow(
+        "payout return w, fee returned f, set-off s",
+        Kind.PAYOUT_RETURN,
+        {"amount": "w", "fee": "f", "set_off": "s"},
     ),
     Flow(
         "chargeback x, of which p is pending and d becomes a debt",
@@ -80,6 +94,13 @@ ROWS: Final = [
         Kind.PAYMENT,
         {"amount": "G", "fee": "f", "set_off": "s"},
         {"settle": "now", "parking": "release"},
+    ),
+    Flow("payout return w that is parked", Kind.PAYOUT_RETURN, {"amount": "w"}, {"parking": "park"}),
+    Flow(
+        "parked payout return w that is released, fee returned f, set-off s",
+        Kind.PAYOUT_RETURN,
+        {"amount": "w", "fee": "f", "set_off": "s"},
+        {"parking": "release"},
     ),
     Flow("chargeback x that is parked", Kind.CHARGEBACK, {"amount": "x"}, {"parking": "park"}),
     Flow(

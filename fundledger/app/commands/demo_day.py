@@ -12,7 +12,7 @@ from uuid import UUID
 import aiohttp
 
 from fundledger.client import AccountService, FundService, Refused
-from fundledger.client.fund_types import Fee, Order, Payment, StatementLine
+from fundledger.client.fund_types import Fee, Kind, Order, Payment, StatementLine
 
 MERCHANTS: Final = ("tea-house", "book-shop", "noodles", "bicycles", "flowers", "cinema", "late-settler", "returns")
 HOT: Final = MERCHANTS[0]
@@ -145,13 +145,28 @@ class Day:
             await self._fund.refund(order.merchant, self._number("back"), order.order_no, 1)
         except Refused as no:
             _report(f"a refund of 0.01 on a fully refunded payment: refused, {no}")
-        await self._notify_bank([(str(refund.id), -refund.amount) for refund in refunds])
+        ended = await asyncio.gather(*(self._ended(refund) for refund in refunds))
+        states = ", ".join(sorted({refund.state for refund in ended}))
+        _report(f"the bank sends them to the payers: {states}")
+        await self._refund_again(next(o for o in self.paid if o.merchant not in ("returns", LATE) and o not in some))
+
+    async def _refund_again(self, payment: Order) -> None:
+        """Refund a payment whose payer's account is closed: the refund bounces, and the payment is refunded again."""
+        await self._behave(bounce_rate=1.0)
+        number = self._number("back")
+        bounced = await self._ended(await self._fund.refund(payment.merchant, number, payment.order_no, payment.amount))
+        await self._behave()
+        number = self._number("back")
+        again = await self._ended(await self._fund.refund(payment.merchant, number, payment.order_no, payment.amount))
+        _report(f"a refund of {_money(bounced.amount)}: {bounced.state} ({bounced.reason}); a second one: {again.state}")
 
     async def _withdraw(self) -> None:
-        """Make three withdrawals: one is paid, one bounces, one exceeds the balance."""
+        """Make three withdrawals: one is paid and returns later, one bounces, one exceeds the balance."""
         paid = await self._fund.withdraw(HOT, self._number("out"), 50_000, CHANNEL)
         paid = await self._ended(paid)
         _report(f"{HOT} withdraws 500.00: {paid.state}, bank reference {paid.channel_ref}")
+        if paid.state == "paid":
+            await self._return(paid)
         await self._behave(bounce_rate=1.0)
         bounced = await self._fund.withdraw("book-shop", self._number("out"), 10_000, CHANNEL)
         bounced = await self._ended(bounced)
@@ -162,14 +177,28 @@ class Day:
         except Refused as no:
             _report(f"flowers withdraws 10,000,000.00: refused, {no.problem.code}")
 
+    async def _return(self, paid: Order) -> None:
+        """Let the payee's bank return a payout that is paid."""
+        async with self._http.post(f"{self._bank}/payouts/{paid.id}/return", json={}) as response:
+            response.raise_for_status()
+            back = await response.json()
+        returned = await self._fund.return_payout(
+            paid.merchant, self._number("returned"), paid.order_no, back["amount"], back["channel_ref"]
+        )
+        _report(
+            f"the payee's bank returns it later, reference {returned.channel_ref}: "
+            f"{returned.state}, {_money(returned.net)} to {paid.merchant}, the fee is kept"
+        )
+
     async def _ended(self, order: Order) -> Order:
+        kind: Kind = "refund" if order.kind == "refund" else "withdrawal"
         give_up_at = time.monotonic() + ENDS_S
         while order.state not in ("paid", "bounced", "refused"):
             if time.monotonic() > give_up_at:
-                _report(f"withdrawal {order.order_no} is still {order.state}")
+                _report(f"{kind} {order.order_no} is still {order.state}")
                 break
             await asyncio.sleep(0.1)
-            order = await self._fund.order("withdrawal", order.id) or order
+            order = await self._fund.order(kind, order.id) or order
         return order
 
     async def _charge_back(self) -> None:
@@ -232,13 +261,13 @@ class Day:
                 account = await self._accounts.account(f"merchant:{merchant}:{part}")
                 parts.append((part, 0 if account is None else account.balance.posted))
             yield merchant, parts
-        names = (f"bank:{CHANNEL}", "income:fee", f"transit:payout:{CHANNEL}", "expense:channel")
-        for id_ in (*names, "suspense:over", "suspense:short"):
+        names = (f"bank:{CHANNEL}", "income:fee", f"transit:payout:{CHANNEL}", f"transit:refund:{CHANNEL}")
+        for id_ in (*names, "expense:channel", "suspense:over", "suspense:short"):
             account = await self._accounts.account(id_)
             yield id_, [("posted   ", 0 if account is None else account.balance.posted)]
 
     async def _notify_bank(self, moved: Sequence[tuple[str, int]]) -> None:
-        """Report movements other than payouts to the simulated bank."""
+        """Report movements other than payouts, refunds and returns to the simulated bank."""
         for start in range(0, len(moved), 50):
             await asyncio.gather(*(self._receipt(ref, amount) for ref, amount in moved[start : start + 50]))
 

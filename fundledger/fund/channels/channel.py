@@ -10,8 +10,8 @@ import msgspec
 
 
 class Standing(StrEnum):
-    """The status of a payout, as its channel reports it. A payout that is `accepted` becomes `paid` or `bounced` later.
-    `absent`: the channel has received no request for the payout.
+    """The status of a payout or a refund, as its channel reports it. One that is `accepted` becomes `paid` or `bounced`
+    later. `absent`: the channel has received no request for it.
     """
 
     ACCEPTED = "accepted"
@@ -21,8 +21,8 @@ class Standing(StrEnum):
 
 
 class Payout(msgspec.Struct, frozen=True):
-    """The report of a channel about a payout. `amount` (in minor units) and `currency` are None if the channel omits
-    them.
+    """The report of a channel about a payout or a refund. `amount` (in minor units) and `currency` are None if the
+    channel omits them.
     """
 
     state: Standing
@@ -34,7 +34,8 @@ class Payout(msgspec.Struct, frozen=True):
 
 class StatementLine(msgspec.Struct, frozen=True):
     """A movement of money at a channel. `amount` is positive for money that the channel received. `ref`: for a payout
-    that the fund service requested, its order id; for any other movement, the channel's own reference.
+    or a refund that the fund service requested, and for a payout that returned, its order id; for any other movement,
+    the channel's own reference.
     """
 
     ref: str
@@ -57,7 +58,8 @@ class ChannelSilent(ChannelFault):
 
 
 class Channel(Protocol):
-    """A payment channel. `ref` is the order id of a payout. The channel never executes two payouts with the same `ref`.
+    """A payment channel. `ref` is the order id of a payout or a refund. The channel never executes two payouts, or two
+    refunds, with the same `ref`.
 
     Every call ends in bounded time. After a cancellation the outcome of the call is unknown, as after ChannelSilent.
     """
@@ -70,6 +72,16 @@ class Channel(Protocol):
 
     async def query(self, ref: str) -> Payout:
         """Return the current status of a payout. Changes nothing. Raises ChannelAway."""
+        ...
+
+    async def refund(self, ref: str, original_ref: str | None, amount: int, currency: str) -> Payout:
+        """Send money back to the payer of a payment. `original_ref`: the reference of the payment at the channel, None
+        if the payment has none. Otherwise as `pay_out`.
+        """
+        ...
+
+    async def query_refund(self, ref: str) -> Payout:
+        """Return the current status of a refund, as `query` of a payout."""
         ...
 
     async def statement(self, day: date) -> list[StatementLine]:

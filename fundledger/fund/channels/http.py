@@ -1,5 +1,5 @@
 """HTTP client for a payment channel of the fund service. docs/reference/channels.md describes the protocol: `POST
-/payouts`, `GET /payouts/{ref}`, `GET /statements/{day}`.
+/payouts`, `GET /payouts/{ref}`, `POST /refunds`, `GET /refunds/{ref}`, `GET /statements/{day}`.
 """
 
 from collections.abc import AsyncIterator
@@ -24,7 +24,7 @@ Moved = Annotated[int, msgspec.Meta(ge=-AMOUNT_MAX, le=AMOUNT_MAX)]
 
 
 class PayoutAnswer(msgspec.Struct):
-    """The body of the answer to `POST /payouts` and `GET /payouts/{ref}`. Unknown members are ignored."""
+    """The body of the answer about a payout or a refund. Unknown members are ignored."""
 
     ref: ChannelRef
     state: Literal["accepted", "paid", "bounced"]
@@ -74,22 +74,34 @@ class HttpChannel:
             await session.close()
 
     async def pay_out(self, ref: str, amount: int, currency: str) -> Payout:
-        body = {"ref": ref, "amount": amount, "currency": currency}
+        return await self._send("payouts", {"ref": ref, "amount": amount, "currency": currency})
+
+    async def query(self, ref: str) -> Payout:
+        return await self._query("payouts", ref)
+
+    async def refund(self, ref: str, original_ref: str | None, amount: int, currency: str) -> Payout:
+        of = {} if original_ref is None else {"original_ref": original_ref}
+        return await self._send("refunds", {"ref": ref, **of, "amount": amount, "currency": currency})
+
+    async def query_refund(self, ref: str) -> Payout:
+        return await self._query("refunds", ref)
+
+    async def _send(self, path: str, body: dict[str, Any]) -> Payout:
         try:
-            async with self._ask("POST", "payouts", json=body) as response:
+            async with self._ask("POST", path, json=body) as response:
                 if response.status == HTTPStatus.TOO_MANY_REQUESTS:
                     raise ChannelAway("429: too many requests; nothing was done")
                 if response.status not in {HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.ACCEPTED}:
                     raise ChannelSilent(f"answered {response.status}")
-                return _payout(await _body(response, PAYOUT_BYTES_MAX), ref)
+                return _payout(await _body(response, PAYOUT_BYTES_MAX), body["ref"])
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise ChannelAway(_said(error)) from error
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             raise ChannelSilent(_said(error)) from error
 
-    async def query(self, ref: str) -> Payout:
+    async def _query(self, path: str, ref: str) -> Payout:
         try:
-            async with self._ask("GET", f"payouts/{ref}") as response:
+            async with self._ask("GET", f"{path}/{ref}") as response:
                 if response.status == HTTPStatus.NOT_FOUND:
                     # A 404 may come from a proxy, so it counts as `absent` only if the body names the payout.
                     if await _absent(response, ref):

@@ -1,10 +1,10 @@
 """Bank simulator of the fund service: a payment channel in its own process. Start it with
 `python -m fundledger.fund.channels.simulator --port 8082 --folder DIR`.
 
-Every request except `GET /healthz` needs the simulator's bearer token, which is in a file. Payouts are stored in
-DIR/simulator.db before their requests are answered, so a kill loses nothing. `POST /behaviour` configures faults. A
-configured seed makes the faults repeatable. Whether a payout bounces depends only on the seed and the payout's
-reference. Whether a request is answered depends only on the seed and the request's number since the start.
+Every request except `GET /healthz` needs the simulator's bearer token, which is in a file. Payouts and refunds are
+stored in DIR/simulator.db before their requests are answered, so a kill loses nothing. `POST /behaviour` configures
+faults. A configured seed makes the faults repeatable. Whether a payout or a refund bounces depends only on the seed and
+its reference. Whether a request is answered depends only on the seed and the request's number since the start.
 """
 
 import argparse
@@ -14,25 +14,29 @@ import csv
 import hashlib
 import io
 import os
-import sqlite3
-import time
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 from yarl import URL
 
-from fundledger.database.statements import load
-from fundledger.fund.channels.http import Moved
-from fundledger.fund.model.requests import Amount, ChannelRef, Currency
+from fundledger.fund.channels.simulator_bank import (
+    Bank,
+    Kept,
+    Line,
+    PayoutBody,
+    ReceiptBody,
+    RefundBody,
+    ReturnBody,
+    now_ms,
+)
 from fundledger.outbox.destination import address_in
 from fundledger.security.keys import KeyFault
 from fundledger.security.tokens import Tokens, module_token
 
-SQL: Final = load("fundledger.fund.channels")
 LINES_MAX: Final = 10_000
 TOKEN_FILE: Final = "simulator-token"  # noqa: S105 - the name of a file
 OPEN_PATHS: Final = frozenset({"/healthz"})
@@ -46,8 +50,8 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=LINES_MAX)]
 
 class Behaviour(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """The configured faults. `error_rate` and `lost_answer_rate` are fractions of requests, `bounce_rate` is a fraction
-    of payouts, `duplicate_rate` is a fraction of statement lines. `extra`, `missing` and `amount` are the numbers of
-    lines that a statement has too many, lacks, or has with a wrong amount.
+    of payouts and refunds, `duplicate_rate` is a fraction of statement lines. `extra`, `missing` and `amount` are the
+    numbers of lines that a statement has too many, lacks, or has with a wrong amount.
     """
 
     seed: int = 0
@@ -60,85 +64,6 @@ class Behaviour(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     extra: Count = 0
     missing: Count = 0
     amount: Count = 0
-
-
-class PayoutBody(msgspec.Struct, forbid_unknown_fields=True):
-    ref: ChannelRef
-    amount: Amount
-    currency: Currency
-
-
-class ReceiptBody(msgspec.Struct, forbid_unknown_fields=True):
-    """A movement on the platform's bank account. `amount` is positive for money that the bank received, and negative
-    for money that was taken back. `channel_ref`: for a refund the order id, for any other movement the channel's
-    reference.
-    """
-
-    channel_ref: ChannelRef
-    amount: Moved
-    currency: Currency = "CNY"
-
-
-class Kept(msgspec.Struct):
-    """A row of the table `payouts`. Times are in ms since 1970. `asked`: the number of requests to pay the payout."""
-
-    ref: str
-    channel_ref: str
-    amount: int
-    currency: str
-    outcome: Literal["paid", "bounced"]
-    settles_ms: int
-    asked: int
-
-
-class Line(msgspec.Struct):
-    ref: str
-    channel_ref: str
-    amount: int
-    currency: str
-
-
-class Bank:
-    """The database of the simulator. A method that changes rows returns after its change is on disk."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(folder / "simulator.db", isolation_level=None)
-        self._db.row_factory = sqlite3.Row
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")
-        self._db.execute(SQL["simulator_payouts"])
-        self._db.execute(SQL["simulator_receipts"])
-
-    def close(self) -> None:
-        self._db.close()
-
-    def pay(self, body: PayoutBody, outcome: str, settle_after_ms: int) -> Kept:
-        """Insert a payout and return its row. If its reference exists, count the request and return the
-        existing row.
-        """
-        now = _now_ms()
-        channel_ref = "SIM-" + hashlib.sha256(body.ref.encode()).hexdigest()[:16]
-        values = (body.ref, channel_ref, body.amount, body.currency, outcome, now, now + settle_after_ms)
-        return Kept(**self._db.execute(SQL["simulator_pay"], values).fetchall()[0])
-
-    def read(self, ref: str) -> Kept | None:
-        rows = self._db.execute(SQL["simulator_read"], (ref,)).fetchall()
-        return Kept(**rows[0]) if rows else None
-
-    def receive(self, body: ReceiptBody) -> None:
-        self._db.execute(SQL["simulator_receive"], (body.channel_ref, body.amount, body.currency, _now_ms()))
-
-    def settle(self) -> None:
-        self._db.execute(SQL["simulator_settle"], (_now_ms(),))
-
-    def moved(self, day: date) -> list[Line]:
-        start = datetime(day.year, day.month, day.day, tzinfo=UTC)
-        bounds = [round(at.timestamp() * 1000) for at in (start, start + timedelta(days=1))]
-        return [Line(**row) for row in self._db.execute(SQL["simulator_moved"], (*bounds, _now_ms()))]
-
-    def totals(self) -> dict[str, int]:
-        return dict(self._db.execute(SQL["simulator_totals"], (_now_ms(),)).fetchone())
 
 
 class Simulator:
@@ -159,6 +84,9 @@ class Simulator:
                 web.get("/healthz", self._health),
                 web.post("/payouts", self._pay_out),
                 web.get("/payouts/{ref}", self._query),
+                web.post("/payouts/{ref}/return", self._return),
+                web.post("/refunds", self._refund),
+                web.get("/refunds/{ref}", self._query_refund),
                 web.get("/statements/{day}", self._statement),
                 web.post("/receipts", self._receive),
                 web.post("/settle", self._settle),
@@ -189,20 +117,33 @@ class Simulator:
         """Return the payout with status 200, or with 202 until it is settled. Return 409 if the reference exists with
         another amount.
         """
-        body = await _body(request, PayoutBody)
+        return await self._sent(request, await _body(request, PayoutBody))
+
+    async def _refund(self, request: web.Request) -> web.Response:
+        """Return the refund, as `_pay_out` returns a payout. The simulator does not know the payments."""
+        return await self._sent(request, await _body(request, RefundBody))
+
+    async def _sent(self, request: web.Request, body: PayoutBody) -> web.Response:
         number = self._numbered()
         await self._late()
         if self._fate("error", number) < self.behaviour.error_rate:
             return _json({"error": "out of order"}, 500)
         outcome = "bounced" if self._fate("bounce", body.ref) < self.behaviour.bounce_rate else "paid"
         kept = self.bank.pay(body, outcome, self.behaviour.settle_after_ms)
-        if (kept.amount, kept.currency) != (body.amount, body.currency):
-            return _json({"error": "this ref is used by another payout", "ref": body.ref}, 409)
+        asked = body.amount, body.currency, getattr(body, "original_ref", None)
+        if (kept.amount, kept.currency, kept.original_ref) != asked:
+            return _json({"error": "this ref is used by another payout or refund", "ref": body.ref}, 409)
         if self._fate("lost", number) < self.behaviour.lost_answer_rate:
             return _never(request)
         return self._status_of(kept)
 
     async def _query(self, request: web.Request) -> web.Response:
+        return await self._status(request)
+
+    async def _query_refund(self, request: web.Request) -> web.Response:
+        return await self._status(request, is_refund=True)
+
+    async def _status(self, request: web.Request, *, is_refund: bool = False) -> web.Response:
         number = self._numbered()
         await self._late()
         if self._fate("error", number) < self.behaviour.error_rate:
@@ -210,11 +151,22 @@ class Simulator:
         if self._fate("lost", number) < self.behaviour.lost_answer_rate:
             return _never(request)
         ref = request.match_info["ref"]
-        kept = self.bank.read(ref)
+        kept = self.bank.read(ref, is_refund=is_refund)
         return _json({"ref": ref, "state": "absent"}, 404) if kept is None else self._status_of(kept)
 
+    async def _return(self, request: web.Request) -> web.Response:
+        """Let the payee's bank return a paid payout. The statement of the day gets a line with the reference of the
+        payout, and with the returned amount. Return 404 if there is no such payout, 409 if it cannot return.
+        """
+        body, ref = await _body(request, ReturnBody), request.match_info["ref"]
+        kept = self.bank.read(ref)
+        if kept is None:
+            return _json({"ref": ref, "state": "absent"}, 404)
+        returned = self.bank.return_payout(kept, body)
+        return _json({"error": "the payout is not paid, or has returned"}, 409) if returned is None else _json(returned)
+
     def _status_of(self, kept: Kept) -> web.Response:
-        settled = kept.settles_ms <= _now_ms()
+        settled = kept.settles_ms <= now_ms()
         said: dict[str, Any] = {"ref": kept.ref, "state": kept.outcome if settled else "accepted"}
         said |= {"amount": kept.amount, "currency": kept.currency, "channel_ref": kept.channel_ref, "asked": kept.asked}
         if settled and kept.outcome == "bounced":
@@ -338,10 +290,6 @@ def _never(request: web.Request) -> web.Response:
     if request.transport is not None:
         request.transport.abort()
     return web.Response()
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def main() -> None:

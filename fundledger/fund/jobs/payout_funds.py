@@ -1,7 +1,9 @@
-"""Background job of the fund service, part of the payout job: the withdrawals that a channel may pay out now.
+"""Background job of the fund service, part of the payout job: the withdrawals and refunds that a channel may pay out
+now.
 
-The service sends a payout only through a registered channel with the payout method `http`. If the channel has a bound
-on its overdraft, its bank account has to hold the amounts of all payouts that are sent and not ended.
+The service sends a payout only through a registered channel whose payouts are made over `http`, and a refund only if
+the refunds are made so. If the channel has a bound on its overdraft, its bank account has to hold the amounts of all
+payouts and refunds that are sent and not ended.
 """
 
 import logging
@@ -11,7 +13,7 @@ import asyncpg
 
 from fundledger.fund.account_gateway import AccountGateway, GatewayFault
 from fundledger.fund.channel_check import Registry
-from fundledger.fund.model.order import Order
+from fundledger.fund.model.order import Kind, Order
 from fundledger.fund.store.macs import Tampered
 from fundledger.fund.store.queries import SQL
 
@@ -19,46 +21,49 @@ _log = logging.getLogger(__name__)
 
 
 class PayoutFunds:
-    """The check of withdrawals before their payouts are recorded as sent."""
+    """The check of withdrawals and refunds before their payouts are recorded as sent."""
 
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", gateway: AccountGateway, channels: Registry) -> None:
         self._pool = pool
         self._gateway = gateway
         self._channels = channels
-        self._short: set[tuple[str, str]] = set()
+        self._short: set[tuple[str, str, Kind]] = set()
 
     async def payable(self, name: str, orders: Sequence[Order]) -> tuple[list[Order], set[str]]:
-        """Return `(the withdrawals that channel `name` may pay out, the currencies in which it may pay out no further
-        ones now)`. `orders`: withdrawals, oldest first. Raises what asyncpg raises.
+        """Return `(the orders that channel `name` may pay out, the currencies in which it may pay out no further ones
+        now)`. `orders`: withdrawals, or refunds, oldest first. Raises what asyncpg raises.
         """
         await self._channels.look()
         found: list[Order] = []
         unfunded: set[str] = set()
         for currency in dict.fromkeys(order.currency for order in orders):
             own = [order for order in orders if order.currency == currency]
-            left = await self._left(name, currency)
+            kind = own[0].kind
+            left = await self._left(name, currency, kind)
             for order in own:
                 if left is not None and order.amount > left:
                     unfunded.add(currency)
                     break
                 left = None if left is None else left - order.amount
                 found.append(order)
-            self._report(name, currency, is_short=currency in unfunded)
+            self._report(name, currency, kind, is_short=currency in unfunded)
         return found, unfunded
 
-    async def is_sent_by_service(self, name: str, currency: str) -> bool:
-        """Return whether the service sends the payouts of channel `name`. Raises what asyncpg raises."""
+    async def is_sent_by_service(self, name: str, currency: str, kind: Kind = Kind.WITHDRAWAL) -> bool:
+        """Return whether the service sends the payouts, or the refunds, of channel `name`. Raises what asyncpg
+        raises.
+        """
         await self._channels.look()
         channel = self._channels.known(name, currency)
-        return channel is not None and channel.payout == "http"
+        return channel is not None and channel.sends(kind)
 
-    async def _left(self, name: str, currency: str) -> int | None:
+    async def _left(self, name: str, currency: str, kind: Kind) -> int | None:
         """Return the amount that may be paid out, None for any amount. It is 0 if the channel may not pay out, or if
         the balance cannot be read.
         """
         try:
             channel = await self._channels.get(name, currency)
-            if channel is None or channel.payout != "http":
+            if channel is None or not channel.sends(kind):
                 return 0
             if channel.overdraft is None:
                 return None
@@ -69,14 +74,14 @@ class PayoutFunds:
             return 0
         return (0 if bank is None else bank.balance.posted) + channel.overdraft - int(sent)
 
-    def _report(self, name: str, currency: str, *, is_short: bool) -> None:
-        """Log once that withdrawals wait for the channel, until it pays out again."""
+    def _report(self, name: str, currency: str, kind: Kind, *, is_short: bool) -> None:
+        """Log once that withdrawals or refunds wait for the channel, until it pays out again."""
         if not is_short:
-            self._short.discard((name, currency))
-        elif (name, currency) not in self._short:
-            self._short.add((name, currency))
+            self._short.discard((name, currency, kind))
+        elif (name, currency, kind) not in self._short:
+            self._short.add((name, currency, kind))
             _log.warning(
-                "withdrawals in %s wait: channel %s is not `http`, or its bank account does not hold enough",
-                *(currency, name),
+                "%ss in %s wait: channel %s is not `http`, or its bank account does not hold enough",
+                *(kind, currency, name),
                 extra={"event": "channel_underfunded", "channel": name, "currency": currency},
             )

@@ -1,5 +1,5 @@
-"""Background job of the fund service, part of the payout job: send or poll a single payout, and act on the status that
-the channel reports.
+"""Background job of the fund service, part of the payout job: send or poll a single payout or refund, and act on the
+status that the channel reports. Below, a payout is the payout of a withdrawal or of a refund.
 """
 
 import logging
@@ -17,17 +17,20 @@ from fundledger.fund.channels.channel import Channel, ChannelAway, ChannelFault,
 from fundledger.fund.jobs.payout_funds import PayoutFunds
 from fundledger.fund.jobs.stuck import mark_stuck, problem
 from fundledger.fund.model.answer import Answer, Taken
-from fundledger.fund.model.order import Order, State
+from fundledger.fund.model.order import Kind, Order, State
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.store.mac_layouts import PAYOUT, fields_of_payout
-from fundledger.fund.store.macs import OrderMacs
+from fundledger.fund.store.macs import OrderMacs, Tampered
 from fundledger.fund.store.orders import order_from
 from fundledger.fund.store.queries import SQL
 
 _log = logging.getLogger(__name__)
 
 Ending = Literal["paid", "bounced"]
-_ENDED_AS: Final = {Code.WITHDRAWAL_PAID: "paid", Code.WITHDRAWAL_BOUNCED: "bounced"}
+_ENDED_AS: Final = {
+    **dict.fromkeys((Code.WITHDRAWAL_PAID, Code.REFUND_PAID), "paid"),
+    **dict.fromkeys((Code.WITHDRAWAL_BOUNCED, Code.REFUND_BOUNCED), "bounced"),
+}
 
 
 class Ends(Protocol):
@@ -43,7 +46,7 @@ class Ends(Protocol):
         ...
 
     async def contradiction(self, order: Order) -> str | None:
-        """Return how the voucher of a withdrawal differs from its order, or None if they agree. Raises GatewayFault."""
+        """Return how the voucher of an order differs from the order, or None if they agree. Raises GatewayFault."""
         ...
 
 
@@ -86,9 +89,10 @@ class Pace(msgspec.Struct, frozen=True):
 
 
 class Sending(msgspec.Struct):
-    """A payout that this process has leased in order to send it or to poll its status."""
+    """A payout that this process has leased in order to send it or to poll its status. `kind`: that of its order."""
 
     order_id: UUID
+    kind: str
     amount: int
     currency: str
     asked: int
@@ -124,6 +128,14 @@ class PayoutSender:
         channel did not answer.
         """
         await self._wait_for_rate()
+        original_ref = None
+        if sending.kind == Kind.REFUND:
+            try:
+                original_ref = await self._original_ref(sending)
+            except Tampered as found:
+                await self._report_payment(sending, str(found))
+                await self._postpone(sending)
+                return True
         if self.check is not None:
             self.check()
         if await self._pool.fetchval(SQL["payouts_open"], sending.order_id) is None:
@@ -131,7 +143,7 @@ class PayoutSender:
             await self._postpone(sending)
             return True
         try:
-            reported = await self._channel.pay_out(str(sending.order_id), sending.amount, sending.currency)
+            reported = await self._call(sending, original_ref)
         except ChannelAway as fault:
             _log.warning("channel %s is unavailable: %s", self._name, fault, extra={"event": "channel_unavailable"})
             await self._postpone(sending)
@@ -156,11 +168,30 @@ class PayoutSender:
             await self._act_on_status(sending, reported)
         return True
 
+    async def _call(self, sending: Sending, original_ref: str | None) -> Payout:
+        """Send money. Raises what the channel raises."""
+        ref, money = str(sending.order_id), (sending.amount, sending.currency)
+        if sending.kind == Kind.REFUND:
+            return await self._channel.refund(ref, original_ref, *money)
+        return await self._channel.pay_out(ref, *money)
+
+    async def _original_ref(self, sending: Sending) -> str | None:
+        """Return the channel's reference of the payment of a refund. Raises Tampered if the payment does not match its
+        MAC.
+        """
+        row = await self._pool.fetchrow(SQL["payouts_original"], sending.order_id)
+        if row is None:
+            raise Tampered("the payment of refund", sending.order_id)
+        payment = order_from(row)
+        self._batcher.macs.check(payment)
+        return payment.channel_ref
+
     async def poll(self, sending: Sending) -> bool:
         """Poll the status of a payout, and act on the status. Return whether the channel answered."""
         await self._wait_for_rate()
         try:
-            reported = await self._channel.query(str(sending.order_id))
+            query = self._channel.query_refund if sending.kind == Kind.REFUND else self._channel.query
+            reported = await query(str(sending.order_id))
         except Exception as fault:
             is_expected = isinstance(fault, ChannelFault)
             _log.log(
@@ -190,8 +221,8 @@ class PayoutSender:
             differs = await self._batcher.contradiction(order)
         except GatewayFault as fault:
             _log.warning(
-                "sending withdrawal %s is postponed, its voucher cannot be read: %s",
-                *(order.id, fault),
+                "sending %s %s is postponed, its voucher cannot be read: %s",
+                *(order.kind, order.id, fault),
                 extra={"event": "payout_postponed", "order": str(order.id)},
             )
             return None
@@ -207,16 +238,23 @@ class PayoutSender:
         row = await self._pool.fetchrow(SQL["payouts_order"], sending.order_id)
         if row is None:
             return False
-        if self._funds is not None and not await self._funds.is_sent_by_service(self._name, sending.currency):
+        terms = self._name, sending.currency, Kind(sending.kind)
+        if self._funds is not None and not await self._funds.is_sent_by_service(*terms):
             return False
         order = await self.matching_order(order_from(row))
         if order is None:
             return False
-        if (order.amount, order.currency) == (sending.amount, sending.currency):
+        if (order.kind, order.amount, order.currency) == (sending.kind, sending.amount, sending.currency):
             return True
         detail = f"the payout has {sending.amount} {sending.currency}, the order {order.amount} {order.currency}"
         await self.report_difference(order, detail)
         return False
+
+    async def _report_payment(self, sending: Sending, detail: str) -> None:
+        """Mark a refund as stuck, because its payment does not match its MAC."""
+        row = await self._pool.fetchrow(SQL["payouts_order"], sending.order_id)
+        if row is not None:
+            await self.report_difference(order_from(row), detail)
 
     async def report_difference(self, order: Order, detail: str) -> None:
         """Mark an order as stuck, because the order differs from its voucher or its payout. Record the
@@ -291,13 +329,13 @@ class PayoutSender:
         await self._pool.execute(SQL["payouts_unknown"], sending.order_id, pause, why, *macced)
 
     async def _record_finding(self, sending: Sending, recorded: str, status: str, reported: Payout) -> None:
-        """Record a finding: the channel reports `status`, but the state of the withdrawal is `recorded`."""
+        """Record a finding: the channel reports `status`, but the state of the order is `recorded`."""
         evidence = msgspec.json.encode(reported).decode()
         found = SQL["payouts_finding"], sending.order_id, self._name, recorded, status, evidence
         if await self._pool.fetchval(*found) is not None:
             _log.critical(
-                "channel %s reports %s for withdrawal %s, which is recorded as %s",
-                *(self._name, status, sending.order_id, recorded),
+                "channel %s reports %s for %s %s, which is recorded as %s",
+                *(self._name, status, sending.kind, sending.order_id, recorded),
                 extra={"event": "payout_finding", "order": str(sending.order_id)},
             )
 
@@ -314,7 +352,8 @@ class PayoutSender:
         await self._pool.execute(SQL["payouts_close"], sending.order_id, outcome, *macced)
 
     def _mac_of(self, sending: Sending, outcome: str | None) -> tuple[int, bytes]:
-        fields = sending.order_id, self._name, sending.amount, sending.currency, outcome, sending.channel_ref
+        money = sending.amount, sending.currency
+        fields = sending.order_id, self._name, *money, outcome, sending.channel_ref, sending.kind
         return self._batcher.macs.rows.tag(PAYOUT, fields_of_payout(*fields))
 
     async def _wait_for_rate(self) -> None:
@@ -325,8 +364,8 @@ class PayoutSender:
 
 
 def _end_of(answer: Answer) -> str | None:
-    """Return the recorded end of a withdrawal (`paid` or `bounced`), as an answer of the batcher reports it. Return
-    None if the answer reports no end.
+    """Return the recorded end of an order (`paid` or `bounced`), as an answer of the batcher reports it. Return None if
+    the answer reports no end.
     """
     if isinstance(answer, Refusal):
         return _ENDED_AS.get(answer.code)

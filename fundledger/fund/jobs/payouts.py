@@ -1,5 +1,5 @@
-"""Background job of the fund service that pays out withdrawals through channels: send each payout, poll it until the
-channel reports a final status, then end the order.
+"""Background job of the fund service that pays out withdrawals and refunds through channels: send each payout, poll it
+until the channel reports a final status, then end the order.
 
 Before the first call to the channel, the order becomes `sent`, and its fund.payouts row is inserted. So after a crash
 the table has every payout that may have been sent. Each later run polls these payouts first. A payout is sent again
@@ -11,6 +11,7 @@ nothing else changes.
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
+from functools import partial
 
 import asyncpg
 import msgspec
@@ -25,8 +26,8 @@ from fundledger.fund.store.queries import SQL
 
 
 class Payouts:
-    """The payouts of all configured `channels`. Withdrawals through other channels are not changed. Several processes
-    may run the job concurrently. `funds`: the check of the channels' bank accounts.
+    """The payouts of all configured `channels`. Orders through other channels are not changed. Several processes may
+    run the job concurrently. `funds`: the check of the channels' bank accounts.
 
     A cancellation is safe at any point: a payout that was sent is polled later.
     """
@@ -58,7 +59,7 @@ class Payouts:
         row = await self._pool.fetchrow(SQL["payouts_lag"], list(self._by_channel), late_after)
         assert row is not None
         self.late = row["late"]
-        return sum(done), max(0.0, row["waiting_s"], row["late_s"])
+        return sum(done), max(0.0, row["waiting_s"], row["refund_waiting_s"], row["late_s"])
 
     @property
     def ended(self) -> int:
@@ -89,8 +90,9 @@ class ChannelPayouts:
         self.sender = PayoutSender(pool, batcher, name, channel, pace, funds)
 
     async def run(self, check: Callable[[], None] | None) -> int:
-        """Poll the payouts that are due, then send new payouts. Stop after a chunk in which the channel answered no
-        call. Return the number of payouts that were polled or sent.
+        """Poll the payouts that are due, then send new ones: those of refunds first, because a payer waits for this
+        money, and then those of withdrawals. Stop after a chunk in which the channel answered no call. Return the
+        number of payouts that were polled or sent.
         """
         self.sender.check = check
         began_at: datetime | None = None
@@ -105,25 +107,29 @@ class ChannelPayouts:
                 if there or not rows:
                     return there
 
-        unfunded: set[str] = set()
+        done = await self._in_chunks(due, self.sender.poll)
+        for statement in ("payouts_next_refunds", "payouts_next"):
+            if self._answers:
+                done += await self._in_chunks(partial(self._new, statement, set()), self.sender.send)
+        return done
 
-        async def new() -> list[asyncpg.Record]:
-            while True:
-                rows = await self._pool.fetch(SQL["payouts_next"], self._name, self._pace.chunk, sorted(unfunded))
-                orders = [order_from(row) for row in rows]
-                before = len(unfunded)
-                if self._funds is not None and orders:
-                    orders, more = await self._funds.payable(self._name, orders)
-                    unfunded.update(more)
-                matching = await asyncio.gather(*map(self.sender.matching_order, orders))
-                if any(matching):
-                    return await self._claim([order for order in matching if order is not None])
-                # Orders in other currencies may come after orders that the channel cannot pay out now.
-                if len(unfunded) == before:
-                    return []
-
-        polled = await self._in_chunks(due, self.sender.poll)
-        return polled + await self._in_chunks(new, self.sender.send) if self._answers else polled
+    async def _new(self, statement: str, unfunded: set[str]) -> list[asyncpg.Record]:
+        """Record a chunk of orders as `sent`, and return their payouts. `statement`: the statement that selects orders.
+        `unfunded`: the currencies to leave out, to which currencies are added in which the channel cannot pay out now.
+        """
+        while True:
+            rows = await self._pool.fetch(SQL[statement], self._name, self._pace.chunk, sorted(unfunded))
+            orders = [order_from(row) for row in rows]
+            before = len(unfunded)
+            if self._funds is not None and orders:
+                orders, more = await self._funds.payable(self._name, orders)
+                unfunded.update(more)
+            matching = await asyncio.gather(*map(self.sender.matching_order, orders))
+            if any(matching):
+                return await self._claim([order for order in matching if order is not None])
+            # Orders in other currencies may come after orders that the channel cannot pay out now.
+            if len(unfunded) == before:
+                return []
 
     async def _claim(self, orders: list[Order]) -> list[asyncpg.Record]:
         """Record orders as `sent` and insert their payouts. Skip each order that has changed since it was read. Return
@@ -133,7 +139,8 @@ class ChannelPayouts:
         for order in orders:
             sent.append(msgspec.structs.replace(order, state=State.SENT))
             macs.seal(sent[-1])
-            kept.append(macs.rows.tag(PAYOUT, fields_of_payout(order.id, self._name, order.amount, order.currency))[1])
+            fields = fields_of_payout(order.id, self._name, order.amount, order.currency, kind=order.kind)
+            kept.append(macs.rows.tag(PAYOUT, fields)[1])
         found = (
             [o.id for o in orders],
             [o.amount for o in orders],

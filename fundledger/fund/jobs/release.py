@@ -1,5 +1,5 @@
 """Background job of the fund service that releases parked orders: when the accounts of a merchant are open again, its
-parked payments and chargebacks are posted to these accounts.
+parked payments, payout returns and chargebacks are posted to these accounts.
 """
 
 import logging
@@ -66,7 +66,8 @@ def _needed(order: Order) -> dict[str, bool]:
         return {parked: True, **({pending: False} if order.from_pending else {})}
     if order.settle == "later":
         return {parked: False, pending: True}
-    fee = {accounts.fee_income(order.currency): True} if order.fee else {}
+    # A payment credits the fee, a payout return debits the part of the fee that it returns.
+    fee = {accounts.fee_income(order.currency): order.kind is Kind.PAYMENT} if order.fee else {}
     return {parked: False, accounts.available(order.merchant): True, **fee}
 
 

@@ -36,6 +36,10 @@ def payout_transit(channel: str, currency: str) -> str:
     return _in(f"transit:payout:{channel}", currency)
 
 
+def refund_transit(channel: str, currency: str) -> str:
+    return _in(f"transit:refund:{channel}", currency)
+
+
 def fee_income(currency: str) -> str:
     return _in("income:fee", currency)
 
@@ -84,6 +88,7 @@ def of_channel(channel: str, currency: str) -> list[AccountName]:
     return [
         AccountName(bank(channel, currency), PLATFORM, "bank"),
         AccountName(payout_transit(channel, currency), PLATFORM, "payout_transit"),
+        AccountName(refund_transit(channel, currency), PLATFORM, "payout_transit"),
     ]
 
 

@@ -20,6 +20,7 @@ SETTINGS: Final = "the settings"
 UPGRADE: Final = "the upgrade"
 """`registered_by` of a channel that orders used before channels were registered."""
 PayoutMethod = Literal["http", "file", "manual"]
+RefundMethod = Literal["payout", "http", "file", "manual"]
 ChannelState = Literal["open", "closed"]
 Overdraft = Annotated[Part | None, msgspec.Meta(description="null: payouts may exceed the balance by any amount")]
 
@@ -27,6 +28,7 @@ Overdraft = Annotated[Part | None, msgspec.Meta(description="null: payouts may e
 class Channel(msgspec.Struct, frozen=True):
     """A row of fund.channels. `overdraft`: the amount by which payouts may exceed the balance of the bank account, None
     for any amount. `references_unique`: each payment needs a channel reference. A closed channel takes no withdrawals.
+    `refund`: how refunds are made; `payout`: as payouts.
     """
 
     name: str
@@ -38,11 +40,17 @@ class Channel(msgspec.Struct, frozen=True):
     state: ChannelState
     registered_by: str
     created_at: datetime
+    refund: RefundMethod = "payout"
+
+    def sends(self, kind: Kind) -> bool:
+        """Return whether the service sends the money of orders of this kind. Otherwise a person sends it."""
+        method = self.refund if kind is Kind.REFUND else "payout"
+        return (self.payout if method == "payout" else method) == "http"
 
 
 class ChannelRequest(msgspec.Struct, forbid_unknown_fields=True):
     """A new channel. `payout`: `http` if the service sends payouts to the URL of the channel in the settings, `file` or
-    `manual` if a person sends them and reports their end.
+    `manual` if a person sends them and reports their end. `refund`: the same for refunds; `payout`: as payouts.
     """
 
     name: ChannelName
@@ -50,6 +58,7 @@ class ChannelRequest(msgspec.Struct, forbid_unknown_fields=True):
     payout: PayoutMethod = "manual"
     references_unique: bool = True
     overdraft: Overdraft = 0
+    refund: RefundMethod = "payout"
     why: Reason | None = None
 
 
@@ -60,6 +69,7 @@ class ChannelPatch(msgspec.Struct, forbid_unknown_fields=True):
     payout: PayoutMethod | UnsetType = UNSET
     references_unique: bool | UnsetType = UNSET
     overdraft: Overdraft | UnsetType = UNSET
+    refund: RefundMethod | UnsetType = UNSET
     state: ChannelState | UnsetType = UNSET
     why: Reason | None = None
 

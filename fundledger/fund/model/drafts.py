@@ -11,7 +11,7 @@ from fundledger.fund.model.fees import choose, fee_of
 from fundledger.fund.model.flows import RULES
 from fundledger.fund.model.ids import Ids
 from fundledger.fund.model.merchant import Merchant
-from fundledger.fund.model.order import PLATFORM, VOUCHER_FORMAT, Kind, Order, State
+from fundledger.fund.model.order import PLATFORM, REFUND_FORMAT, VOUCHER_FORMAT, Kind, Order, State
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.model.requests import Request
 from fundledger.fund.model.transitions import FIRST
@@ -84,7 +84,7 @@ def draft_of(
         ticket=request.ticket,
         # The recoverer must not take an order that waits for approval.
         due_at=None if first is State.CREATED else at + timedelta(seconds=due_s),
-        voucher_format=VOUCHER_FORMAT,
+        voucher_format=REFUND_FORMAT if kind is Kind.REFUND else VOUCHER_FORMAT,
     )
     about = None
     match request:
@@ -99,6 +99,9 @@ def draft_of(
                 return Refusal(Code.WITHDRAWAL_LIMIT_EXCEEDED, detail, "amount")
         case requests.Refund():
             about = Kind.PAYMENT, whose, request.payment_order_no
+        case requests.PayoutReturn():
+            about = Kind.WITHDRAWAL, whose, request.withdrawal_order_no
+            order.channel_ref = request.channel_ref
         case requests.Chargeback():
             about = Kind.PAYMENT, whose, request.payment_order_no
             order.channel_ref = request.channel_ref
@@ -127,5 +130,6 @@ def _charge(order: Order, merchant: Merchant | None, product: str) -> None:
 
 
 def payment_of(draft: Draft) -> UUID:
+    """Return the id of the order to which the order of a draft refers, in most cases a payment."""
     assert draft.order.of_order is not None
     return draft.order.of_order

@@ -8,7 +8,7 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 
 from fundledger.fund.model import accounts
-from fundledger.fund.model.order import Kind, Order
+from fundledger.fund.model.order import PLATFORM, Kind, Order, has_end
 
 Side = Literal["debit", "credit"]
 Ending = Literal["paid", "bounced"]
@@ -17,7 +17,12 @@ Moves = list[tuple[str, int]]
 
 PARK: Final = "park"
 """The type of a voucher that parks an order."""
-END_VOUCHER_TYPES: Final[dict[Ending, str]] = {"paid": "withdraw_paid", "bounced": "withdraw_bounced"}
+END_VOUCHER_TYPES: Final[dict[tuple[Kind, Ending], str]] = {
+    (Kind.WITHDRAWAL, "paid"): "withdraw_paid",
+    (Kind.WITHDRAWAL, "bounced"): "withdraw_bounced",
+    (Kind.REFUND, "paid"): "refund_paid",
+    (Kind.REFUND, "bounced"): "refund_bounced",
+}
 
 
 class Entry(NamedTuple):
@@ -41,8 +46,8 @@ def voucher_type(order: Order) -> str:
     return PARK if order.parking == "park" else RULES[Kind(order.kind)].voucher_type
 
 
-def end_voucher_type(ending: Ending) -> str:
-    return END_VOUCHER_TYPES[ending]
+def end_voucher_type(kind: Kind, ending: Ending) -> str:
+    return END_VOUCHER_TYPES[kind, ending]
 
 
 def entries_of(order: Order) -> list[Entry]:
@@ -65,38 +70,49 @@ def parked_entries_of(order: Order) -> list[Entry]:
 
 
 def end_entries_of(order: Order, ending: Ending) -> list[Entry]:
-    """Return the entries that end a posted withdrawal."""
-    assert order.kind is Kind.WITHDRAWAL, order.kind
-    transit = accounts.payout_transit(_channel(order), order.currency)
+    """Return the entries that end a posted order. The entries of `bounced` are the opposite of those that posted it,
+    but a part of the credit to the available balance may repay the merchant's debt.
+    """
+    assert has_end(order), (order.kind, order.voucher_format)
+    transit = _transit(order)
     if ending == "paid":
         return _entries([(transit, -order.amount), (_bank(order), order.amount)])
+    credit = bounced_credit(order)
     return _entries(
         [
             (transit, -order.amount),
-            (accounts.fee_income(order.currency), -order.fee),
-            (accounts.available(order.merchant), order.amount + order.fee - order.end_set_off),
+            (accounts.fee_income(order.currency), -order.fee if order.kind is Kind.WITHDRAWAL else order.fee),
+            (accounts.pending(order.merchant), order.from_pending),
+            (accounts.available(order.merchant), credit - order.end_set_off),
             (accounts.receivable(order.merchant), order.end_set_off),
         ]
     )
 
 
+def bounced_credit(order: Order) -> int:
+    """Return the amount that returns to the available balance if an order bounces, with the part that repays a debt."""
+    if order.kind is Kind.WITHDRAWAL:
+        return order.amount + order.fee
+    return _after_fee(order.amount - order.from_pending, order.fee)
+
+
 def net_of(order: Order) -> int:
     """Return the amount by which the voucher of an order changes the merchant's accounts as a whole: available plus
-    pending minus receivable. Positive if the merchant gets more. The end of a withdrawal is not included.
+    pending minus receivable. Positive if the merchant gets more. The end of the order is not included.
     """
     if order.kind is Kind.REVERSAL:
-        return -_change(msgspec.structs.replace(order, kind=_reversed_kind(order)))
+        return -_change(msgspec.structs.replace(order, kind=reversed_kind(order)))
     return _change(order)
 
 
 def moved(order: Order, ending: Ending | None = None) -> dict[str, int]:
     """Return the amounts that a voucher of an order moves, by account. Credits are positive, debits are negative.
 
-    `ending`: None for the voucher that posts the order, otherwise the end of the withdrawal. The order has the channel
-    that its flow needs.
+    `ending`: None for the voucher that posts the order, otherwise the end of the order. The order has the channel that
+    its flow needs.
     """
     if order.kind is Kind.REVERSAL:
-        original = {"kind": _reversed_kind(order), "set_off": order.to_receivable, "to_receivable": 0}
+        original = {"kind": reversed_kind(order), "set_off": order.to_receivable, "to_receivable": 0}
         reversed_ = moved(msgspec.structs.replace(order, **original))
         return {account: -amount for account, amount in reversed_.items()}
     entries = entries_of(order) if ending is None else end_entries_of(order, ending)
@@ -113,12 +129,12 @@ def _change(order: Order) -> int:
     return sum([amount for account, amount in RULES[Kind(order.kind)].flow(order) if account in own])
 
 
-def _reversed_kind(order: Order) -> Kind:
+def reversed_kind(order: Order) -> Kind:
     """Return the kind of the order that a reversal reverses. The reversal has copies of the members of that order."""
     if order.settle is not None:
         return Kind.PAYMENT
     if order.direction is None:
-        return Kind.CHANNEL_COST
+        return Kind.CHANNEL_COST if order.merchant == PLATFORM else Kind.PAYOUT_RETURN
     return Kind.ADJUSTMENT if order.direction in ("credit", "debit") else Kind.BANK_DIFFERENCE
 
 
@@ -137,7 +153,7 @@ def _refund(order: Order) -> Moves:
         (accounts.pending(order.merchant), -order.from_pending),
         (accounts.available(order.merchant), -_after_fee(order.amount - order.from_pending, order.fee)),
         (accounts.fee_income(order.currency), -order.fee),
-        (_bank(order), order.amount),
+        (_transit(order) if has_end(order) else _bank(order), order.amount),
     ]
 
 
@@ -152,9 +168,17 @@ def _settlement(order: Order) -> Moves:
 def _withdrawal(order: Order) -> Moves:
     return [
         (accounts.available(order.merchant), -order.amount - order.fee - order.set_off),
-        (accounts.payout_transit(_channel(order), order.currency), order.amount),
+        (_transit(order), order.amount),
         (accounts.fee_income(order.currency), order.fee),
         (accounts.receivable(order.merchant), order.set_off),
+    ]
+
+
+def _payout_return(order: Order) -> Moves:
+    return [
+        (_bank(order), -order.amount),
+        *_credit(order, order.amount + order.fee),
+        (accounts.fee_income(order.currency), -order.fee),
     ]
 
 
@@ -206,6 +230,7 @@ RULES: Final[dict[Kind, KindRules]] = {
     Kind.REFUND: KindRules("refund", _refund),
     Kind.SETTLEMENT: KindRules("settle", _settlement),
     Kind.WITHDRAWAL: KindRules("withdraw", _withdrawal),
+    Kind.PAYOUT_RETURN: KindRules("payout_return", _payout_return),
     Kind.CHARGEBACK: KindRules("chargeback", _chargeback),
     Kind.RECOVERY: KindRules("recovery", _recovery),
     Kind.WRITE_OFF: KindRules("write_off", _write_off),
@@ -227,6 +252,12 @@ def _credit(order: Order, amount: int) -> Moves:
 
 def _bank(order: Order) -> str:
     return accounts.bank(_channel(order), order.currency)
+
+
+def _transit(order: Order) -> str:
+    """Return the account that holds the money of an order until it ends."""
+    named = accounts.payout_transit if order.kind is Kind.WITHDRAWAL else accounts.refund_transit
+    return named(_channel(order), order.currency)
 
 
 def _channel(order: Order) -> str:

@@ -16,6 +16,10 @@ VOUCHER_FORMAT: Final = 2
 of a voucher has the kind and `order_no` of the order, too. An order keeps its format, because another format would
 change the content of posted vouchers.
 """
+REFUND_FORMAT: Final = 3
+"""The voucher format of new refunds: as format 2, but the voucher credits transit instead of the bank, and the refund
+ends with another voucher. A refund of an earlier format has credited the bank, and has no end.
+"""
 
 
 class Kind(StrEnum):
@@ -23,6 +27,7 @@ class Kind(StrEnum):
     REFUND = "refund"
     SETTLEMENT = "settlement"
     WITHDRAWAL = "withdrawal"
+    PAYOUT_RETURN = "payout_return"
     CHARGEBACK = "chargeback"
     RECOVERY = "recovery"
     WRITE_OFF = "write_off"
@@ -35,6 +40,7 @@ class Kind(StrEnum):
 RECEIPTS: Final[dict[Kind, str]] = {
     Kind.PAYMENT: "in",
     Kind.WITHDRAWAL: "out",
+    Kind.PAYOUT_RETURN: "in",
     Kind.CHARGEBACK: "out",
     Kind.REFUND: "out",
     Kind.CHANNEL_COST: "out",
@@ -44,21 +50,22 @@ direction. The function `fund.receipt` of the database is a copy of this table.
 """
 
 
-FACTS: Final = frozenset({Kind.PAYMENT, Kind.CHARGEBACK})
+FACTS: Final = frozenset({Kind.PAYMENT, Kind.CHARGEBACK, Kind.PAYOUT_RETURN})
 """Kinds of orders that have already happened at the bank. Such an order is parked, not refused."""
 
 
 class State(StrEnum):
     """The state of an order. `fund.model.transitions` has the transitions. Only an order of a kind under dual control
-    can be `created`, which means that it waits for approval. Only a withdrawal has further steps after `posted`.
+    can be `created`, which means that it waits for approval. Only an order that has an end (`has_end`) has further steps
+    after `posted`.
 
     `rejected`: the approval was refused. `expired`: the order was not approved in time. Both are final.
 
     `stuck`: the next step of the order failed, and a retry cannot succeed until an operator removes the cause. After
     that, a request to retry returns the order to its state before `stuck`.
 
-    `parked`: the accounts of the merchant do not take a payment or a chargeback. Its money is posted to suspense. The
-    order is released, which makes it `posting` again, when the accounts are open.
+    `parked`: the accounts of the merchant do not take a fact. Its money is posted to suspense. The order is released,
+    which makes it `posting` again, when the accounts are open.
     """
 
     CREATED = "created"
@@ -122,6 +129,14 @@ class Order(msgspec.Struct):
     end_set_off: int = 0
     parking: str | None = None
     parked_voucher_id: UUID | None = None
+    returned: int = 0
+
+
+def has_end(order: Order) -> bool:
+    """Return whether an order ends as `paid` or `bounced` after it is posted: a withdrawal, or a refund whose money is
+    sent through its channel.
+    """
+    return order.kind is Kind.WITHDRAWAL or (order.kind is Kind.REFUND and order.voucher_format >= REFUND_FORMAT)
 
 
 def order_id(kind: str, merchant: str, order_no: str) -> UUID:

@@ -16,7 +16,8 @@ from fundledger.json_values import CurrencyCode, Instant, Uuid, about, encoded, 
 StateName = Annotated[State, about(enum=[str(state) for state in State])]
 
 Ending = Annotated[
-    str, about("the reported end of the withdrawal; `state` follows when it is certain", enum=["paid", "bounced"])
+    str,
+    about("the reported end of the withdrawal or refund; `state` follows when it is certain", enum=["paid", "bounced"]),
 ]
 
 
@@ -66,7 +67,7 @@ class Order(msgspec.Struct):
         Annotated[Uuid, about("the voucher that parked the order; `voucher_id` releases it")] | UnsetType
     ) = UNSET
     end_set_off: (
-        Annotated[Amount, about("of a bounced withdrawal: the returned part that repaid the merchant's debt")]
+        Annotated[Amount, about("of a bounced withdrawal or refund: the returned part that repaid the merchant's debt")]
         | UnsetType
     ) = UNSET
     of_order: Annotated[Uuid, about("the order that this order refers to")] | UnsetType = UNSET
@@ -81,6 +82,9 @@ class Order(msgspec.Struct):
     fee_waived: (
         Annotated[Amount, about("of a refund or chargeback: the fee of the pending part, which will not be charged")]
         | UnsetType
+    ) = UNSET
+    returned: (
+        Annotated[Amount, about("of a withdrawal: the part that the payee's bank returned after it was paid")] | UnsetType
     ) = UNSET
 
 
@@ -129,4 +133,5 @@ def published(order: StoredOrder) -> Order:
         UNSET if order.problem is None else msgspec.Raw(order.problem),
         UNSET if order.fee_version is None else order.fee_version,
         order.fee_waived or UNSET,
+        order.returned or UNSET,
     )

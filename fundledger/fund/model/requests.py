@@ -72,7 +72,9 @@ class Payment(Request, kw_only=True):
 
 
 class Refund(Request, kw_only=True):
-    """A full or partial refund of a posted payment. The fee is returned in proportion."""
+    """A full or partial refund of a posted payment. The fee is returned in proportion. In the state `posted`, the money
+    has left the merchant. The last state is `paid` or `bounced`.
+    """
 
     kind: ClassVar[Kind] = Kind.REFUND
     merchant: MerchantId
@@ -96,6 +98,20 @@ class Withdrawal(Request, kw_only=True):
     merchant: MerchantId
     amount: Amount
     channel: ChannelName
+
+
+class PayoutReturn(Request, kw_only=True):
+    """A return of a payout: the payee's bank returned the money of a withdrawal that is `paid`, in whole or in part.
+    `channel_ref` is the reference of the return at the channel. The amount is credited to the merchant, without the fee
+    of the withdrawal if `fee` is `kept`, with its share of the fee if `fee` is `returned`.
+    """
+
+    kind: ClassVar[Kind] = Kind.PAYOUT_RETURN
+    merchant: MerchantId
+    withdrawal_order_no: OrderNo
+    amount: Amount
+    channel_ref: ChannelRef
+    fee: Literal["kept", "returned"] = "kept"
 
 
 class Chargeback(Request, kw_only=True):
@@ -163,7 +179,7 @@ class BankDifference(Request, kw_only=True):
 
 
 class Reversal(Request, kw_only=True):
-    """The reversal of the voucher of a payment, a channel cost, an adjustment or a bank difference.
+    """The reversal of the voucher of a payment, a payout return, a channel cost, an adjustment or a bank difference.
 
     An order can be reversed once, after another identity has approved the reversal. Omit `merchant` if the order
     belongs to the platform.
@@ -171,7 +187,7 @@ class Reversal(Request, kw_only=True):
 
     kind: ClassVar[Kind] = Kind.REVERSAL
     merchant: MerchantId = PLATFORM
-    of_kind: Literal["payment", "channel_cost", "adjustment", "bank_difference"]
+    of_kind: Literal["payment", "payout_return", "channel_cost", "adjustment", "bank_difference"]
     of_order_no: OrderNo
     reason: Reason
 

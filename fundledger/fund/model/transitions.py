@@ -1,7 +1,7 @@
 """Model of the fund service: the transitions of order states, in the only table that code reads. Pure.
 
 The fund service and the reconciliation use the table. The trigger `orders_transition` enforces the same transitions in
-the database: migration 0017 has a copy of the table, and a test compares the copy with the table.
+the database: migration 0018 has a copy of the table, and a test compares the copy with the table.
 """
 
 from datetime import timedelta
@@ -12,6 +12,8 @@ from fundledger.fund.model.order import FACTS, Kind, Order, State
 _EVERY: Final = tuple(Kind)
 DUAL_CONTROL: Final = (Kind.ADJUSTMENT, Kind.WRITE_OFF, Kind.BANK_DIFFERENCE, Kind.REVERSAL)
 """The kinds of orders that need two identities: that of the requester, and that of the approver."""
+ENDING: Final = (Kind.WITHDRAWAL, Kind.REFUND)
+"""The kinds of orders that end as `paid` or `bounced`. A refund of an earlier version has no end: see `has_end`."""
 FIRST: Final = {kind: State.CREATED if kind in DUAL_CONTROL else State.POSTING for kind in Kind}
 """The state in which an order is inserted, by its kind."""
 TRANSITIONS: Final[frozenset[tuple[str, str, str]]] = frozenset(
@@ -22,10 +24,10 @@ TRANSITIONS: Final[frozenset[tuple[str, str, str]]] = frozenset(
         (tuple(FACTS), State.POSTING, {State.PARKED}),
         (tuple(FACTS), State.PARKED, {State.POSTING}),
         (_EVERY, State.STUCK, {State.POSTING}),
-        ((Kind.WITHDRAWAL,), State.POSTED, {State.SENT, State.PAID, State.BOUNCED, State.STUCK}),
-        ((Kind.WITHDRAWAL,), State.SENT, {State.PAID, State.BOUNCED, State.UNKNOWN, State.STUCK}),
-        ((Kind.WITHDRAWAL,), State.UNKNOWN, {State.PAID, State.BOUNCED, State.STUCK}),
-        ((Kind.WITHDRAWAL,), State.STUCK, {State.POSTED, State.SENT, State.UNKNOWN}),
+        (ENDING, State.POSTED, {State.SENT, State.PAID, State.BOUNCED, State.STUCK}),
+        (ENDING, State.SENT, {State.PAID, State.BOUNCED, State.UNKNOWN, State.STUCK}),
+        (ENDING, State.UNKNOWN, {State.PAID, State.BOUNCED, State.STUCK}),
+        (ENDING, State.STUCK, {State.POSTED, State.SENT, State.UNKNOWN}),
     )
     for kind in kinds
     for after in following
@@ -34,13 +36,13 @@ TRANSITIONS: Final[frozenset[tuple[str, str, str]]] = frozenset(
 POSTED: Final = frozenset({State.POSTED, State.SENT, State.PAID, State.BOUNCED, State.UNKNOWN})
 """States in which the voucher of an order is posted. The voucher of a stuck order may be posted, too."""
 ENDED: Final = frozenset({State.PAID, State.BOUNCED})
-"""States in which the end of a withdrawal is posted."""
+"""States in which the end of an order is posted."""
 APPROVE_WITHIN: Final = timedelta(days=7)
 """The time within which an order under dual control has to be approved. After that it expires."""
 UNAPPROVED: Final = frozenset({State.CREATED, State.REJECTED, State.EXPIRED})
 """States of an order that is not approved. Such an order has no voucher, and reserves nothing."""
 UNRESERVED: Final = UNAPPROVED | {State.REFUSED}
-"""States in which an order reserves nothing."""
+"""States in which an order reserves nothing. A bounced order reserves nothing either, but has vouchers."""
 PROBLEMATIC: Final = frozenset({State.REFUSED, State.STUCK, State.REJECTED, State.EXPIRED})
 """States in which an order has a problem."""
 

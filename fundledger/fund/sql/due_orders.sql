@@ -1,4 +1,4 @@
--- Take due orders for recovery: orders that are `posting`, and withdrawals whose recorded end is not posted. $1 limit,
+-- Take due orders for recovery: orders that are `posting`, and orders whose recorded end is not posted. $1 limit,
 -- $2 seconds until a new order is due again. This time grows with the age of the order since its creation, or since its
 -- current step was recorded, up to twelve times $2 after 11 minutes. Concurrent calls get different orders. Rows: the orders. Locks: these orders.
 UPDATE fund.orders o SET due_at = clock_timestamp() + make_interval(secs => $2 *
@@ -13,4 +13,4 @@ RETURNING o.id, o.kind, o.merchant, o.order_no, o.state, o.amount, o.fee, o.curr
        o.created_at, o.channel, o.channel_ref, o.settle, o.of_order, o.from_pending, o.to_receivable, o.fee_waived,
        o.fee_version, o.direction, o.reason, o.ticket, o.approved_by, o.attempt, o.ending, o.reversed_by, o.problem,
        o.posted_at, o.due_at, o.seq, o.stuck_from, o.of_voucher,
-       o.end_voucher_id, o.mac, o.mac_key, o.voucher_format, o.layout, o.set_off, o.end_set_off, o.parking, o.parked_voucher_id
+       o.end_voucher_id, o.mac, o.mac_key, o.voucher_format, o.layout, o.set_off, o.end_set_off, o.parking, o.parked_voucher_id, o.returned

@@ -1,4 +1,4 @@
--- Record that a channel contradicts the recorded state of a withdrawal. $1 order, $2 channel, $3 recorded state, $4
+-- Record that a channel contradicts the recorded state of an order. $1 order, $2 channel, $3 recorded state, $4
 -- state that the channel reports, $5 details (JSON). Rows: one, or none if the finding is already stored. Locks: the
 -- new row.
 INSERT INTO fund.channel_findings (order_id, channel, stands, says, detail, at)

@@ -1,7 +1,7 @@
--- Read a sent withdrawal that has not ended. $1 order. Rows: the order, or none if it has ended meanwhile. Locks: none.
+-- Read a sent withdrawal or refund that has not ended. $1 order. Rows: the order, or none if it has ended meanwhile. Locks: none.
 SELECT o.id, o.kind, o.merchant, o.order_no, o.state, o.amount, o.fee, o.currency, o.digest, o.voucher_id, o.module,
        o.created_at, o.channel, o.channel_ref, o.settle, o.of_order, o.from_pending, o.to_receivable, o.fee_waived,
        o.fee_version, o.direction, o.reason, o.ticket, o.approved_by, o.attempt, o.ending, o.reversed_by, o.problem,
        o.posted_at, o.due_at, o.seq, o.stuck_from, o.of_voucher,
-       o.end_voucher_id, o.mac, o.mac_key, o.voucher_format, o.layout, o.set_off, o.end_set_off, o.parking, o.parked_voucher_id
+       o.end_voucher_id, o.mac, o.mac_key, o.voucher_format, o.layout, o.set_off, o.end_set_off, o.parking, o.parked_voucher_id, o.returned
 FROM fund.orders o WHERE o.id = $1::uuid AND o.state IN ('sent', 'unknown') AND o.ending IS NULL

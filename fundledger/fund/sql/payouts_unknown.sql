@@ -5,10 +5,10 @@ WITH lost AS (
     UPDATE fund.orders o
     SET state = 'unknown', mac = $4, mac_key = $5
     WHERE o.id = $1::uuid AND o.state = 'sent' AND o.ending IS NULL AND o.mac IS NOT DISTINCT FROM $6
-    RETURNING o.id, o.merchant, o.channel
+    RETURNING o.id, o.kind, o.merchant, o.channel
 ), told AS (
     INSERT INTO fund.events (order_id, merchant, kind, state, detail, at)
-    SELECT l.id, l.merchant, 'withdrawal', 'unknown', json_build_object('channel', l.channel, 'detail', $3::text),
+    SELECT l.id, l.merchant, l.kind, 'unknown', json_build_object('channel', l.channel, 'detail', $3::text),
         clock_timestamp()
     FROM lost l
 )

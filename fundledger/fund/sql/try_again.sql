@@ -1,4 +1,4 @@
--- Record the next attempt of a chargeback or a payment, with another voucher. $1 order id, $2 attempt, $3 voucher id, $4
+-- Record the next attempt of a fact, with another voucher. $1 order id, $2 attempt, $3 voucher id, $4
 -- amount that the merchant owes in this attempt, $5 `park` if this attempt parks the order, else null, $6 new MAC, $7 key
 -- version of the new MAC, $8 the MAC as read. Rows: one, or none if the order is no longer `posting`, or has changed since
 -- it was read. Locks: the order.

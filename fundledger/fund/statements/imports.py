@@ -17,7 +17,7 @@ import asyncpg
 import msgspec
 
 from fundledger.fund.model.answer import Answer, OrderFault, Taken
-from fundledger.fund.model.order import Kind, State
+from fundledger.fund.model.order import RECEIPTS, Kind, State
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.model.requests import AMOUNT_MAX, BankDifference, ChannelName, ChannelRef, Currency, OrderNo
 from fundledger.fund.statements.matching import Earlier, Expected, Line, Matched, Outcome, match
@@ -33,7 +33,8 @@ Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
 
 class StatementLine(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """A line of a bank statement. `ref`: the channel's reference; for money that the platform sent, the order id.
+    """A line of a bank statement. `ref`: the channel's reference; for money that the platform sent, the order id; for a
+    payout that returned, also the order id or the reference of the withdrawal.
     `entry_ref`: the bank's permanent reference of the entry. `value_date` distinguishes entries that are otherwise
     equal.
     """
@@ -171,9 +172,8 @@ async def _match(connection: Connection, request: StatementRequest, module: str)
 
 def _expected(row: asyncpg.Record) -> Expected:
     refs = {str(row["id"])} if row["by_id"] else set()
-    if row["channel_ref"] is not None:
-        refs.add(_plain(row["channel_ref"]))
-    amount = row["amount"] if row["kind"] == Kind.PAYMENT else -row["amount"]
+    refs |= {_plain(str(row[name])) for name in ("channel_ref", "payout", "payout_ref") if row[name] is not None}
+    amount = row["amount"] if RECEIPTS[Kind(row["kind"])] == "in" else -row["amount"]
     return Expected(row["id"], frozenset(refs), amount, row["ended"], row["taken"])
 
 

@@ -117,11 +117,11 @@ class Channels:
         given = {name: value for name in _PATCHED if (value := getattr(patch, name)) is not msgspec.UNSET}
         new = msgspec.structs.replace(_channel(row), **given, registered_by=change.maker)
         changed = new.payout, new.references_unique, new.overdraft, new.state, new.registered_by
-        await connection.execute(SQL["change_channel"], name, currency, *changed, *_seal(self._macs, new))
+        await connection.execute(SQL["change_channel"], name, currency, *changed, *_seal(self._macs, new), new.refund)
         return None
 
 
-_PATCHED: Final = ("payout", "references_unique", "overdraft", "state")
+_PATCHED: Final = ("payout", "references_unique", "overdraft", "refund", "state")
 
 
 def exists(name: str, currency: str) -> Refusal:
@@ -149,16 +149,16 @@ async def read_channels(connection: Any, macs: OrderMacs) -> tuple[list[Channel]
 
 async def register_used(connection: Any, macs: OrderMacs) -> None:
     """Register the channels of existing orders, so that an upgrade refuses nothing. Call this in the transaction of the
-    migration that created the registry.
+    migration that created the registry. A person made the refunds of the earlier version.
     """
     for name, currency in await connection.fetch(SQL["used_channels"]):
-        await _insert(connection, macs, _new(ChannelRequest(name, currency, "http", False, None), UPGRADE))
+        await _insert(connection, macs, _new(ChannelRequest(name, currency, "http", False, None, "manual"), UPGRADE))
 
 
 def _new(request: ChannelRequest, by: str) -> Channel:
     account = accounts.bank(request.name, request.currency)
     terms = request.payout, request.references_unique, request.overdraft
-    return Channel(request.name, request.currency, account, *terms, "open", by, datetime.now(UTC))
+    return Channel(request.name, request.currency, account, *terms, "open", by, datetime.now(UTC), request.refund)
 
 
 async def _insert(connection: Any, macs: OrderMacs, channel: Channel) -> bool:

@@ -15,7 +15,7 @@ from fundledger.fund.model.fees import part_of
 from fundledger.fund.model.merchant import Merchant
 from fundledger.fund.model.order import RECEIPTS, Kind, Order, State
 from fundledger.fund.model.refusal import Code, Refusal
-from fundledger.fund.model.requests import AMOUNT_MAX
+from fundledger.fund.model.requests import AMOUNT_MAX, PayoutReturn
 from fundledger.fund.store import sums
 from fundledger.fund.store.mac_layouts import Day, Progress
 
@@ -46,14 +46,17 @@ class Locked(msgspec.Struct):
 
 
 class Changes(msgspec.Struct):
-    """The rows that a batch changes."""
+    """The rows that a batch changes. `returned`: withdrawals by id, with their new returned amounts."""
 
     payments: dict[UUID, Progress] = {}
     reversed: list[Order] = []
+    returned: dict[UUID, Order] = {}
 
 
 def receipt_of(order: Order, locked: Locked) -> Receipt | None:
-    """Return the receipt of an order, or None if it has none. A chargeback has the channel of its payment."""
+    """Return the receipt of an order, or None if it has none. A chargeback has the channel of its payment, a payout
+    return that of its withdrawal.
+    """
     payment = None if order.of_order is None else locked.originals.get(order.of_order)
     channel = order.channel if payment is None else payment.channel
     direction = RECEIPTS.get(order.kind)
@@ -200,7 +203,8 @@ def reverse(draft: Draft, locked: Locked, changes: Changes) -> Refusal | None:
         return Refusal(Code.ORDER_NOT_REVERSIBLE, f"the order is {original.state}", "of_order_no")
     if original.parked_voucher_id is not None:
         # The reversal of the voucher that released the order would leave the voucher that parked it.
-        return Refusal(Code.ORDER_NOT_REVERSIBLE, "the order was parked; refund it instead", "of_order_no")
+        instead = "; refund it instead" if original.kind is Kind.PAYMENT else ""
+        return Refusal(Code.ORDER_NOT_REVERSIBLE, f"the order was parked{instead}", "of_order_no")
     payment = locked.payments.get(original.id)
     if payment is not None:
         if payment.reversed:
@@ -254,6 +258,36 @@ def withdraw(
     order.set_off = owed
     locked.debts[order.merchant] = 0
     withdrawn[key] += order.amount
+    return None
+
+
+def return_payout(draft: Draft, locked: Locked, changes: Changes) -> Refusal | None:
+    """Reserve a payout return from the amount of its withdrawal. Copy the channel and currency of the withdrawal into
+    the order. With `fee` `returned`, a return of a part of the withdrawal returns the same part of its fee, rounded
+    down. So the returned fees never exceed the fee of the withdrawal, whatever is returned and reversed.
+    """
+    order = draft.order
+    assert isinstance(draft.request, PayoutReturn)
+    number = draft.request.withdrawal_order_no
+    withdrawal = locked.originals.get(payment_of(draft))
+    if withdrawal is None:
+        detail = f"merchant {order.merchant} has no withdrawal {number}"
+        return Refusal(Code.WITHDRAWAL_NOT_FOUND, detail, "withdrawal_order_no")
+    if withdrawal.state is not State.PAID:
+        detail = f"withdrawal {number} is {withdrawal.state}"
+        return Refusal(Code.WITHDRAWAL_NOT_PAID, detail, "withdrawal_order_no")
+    left = withdrawal.amount - withdrawal.returned
+    if order.amount > left:
+        detail = f"{left} of the withdrawal's {withdrawal.amount} can be returned"
+        return Refusal(Code.RETURN_EXCEEDS_WITHDRAWAL, detail, "amount")
+    order.channel, order.currency = withdrawal.channel, withdrawal.currency
+    order.fee, order.fee_version = 0, None
+    if draft.request.fee == "returned":
+        order.fee = part_of(withdrawal.fee, withdrawal.amount, order.amount)
+        order.fee_version = withdrawal.fee_version
+    set_off(order, order.amount + order.fee, locked)
+    withdrawal.returned += order.amount
+    changes.returned[withdrawal.id] = withdrawal
     return None
 
 

@@ -7,7 +7,7 @@ import asyncpg
 import msgspec
 
 from fundledger.fund.model import order_json
-from fundledger.fund.model.order import Kind, Order, State
+from fundledger.fund.model.order import Order, State, has_end
 from fundledger.fund.model.transitions import ENDED, POSTED, PROBLEMATIC
 from fundledger.fund.store.macs import OrderMacs, Tampered
 from fundledger.fund.store.orders import order_from
@@ -65,11 +65,13 @@ def as_it_was(order: Order, state: State) -> Order:
     """Return an order as it was when it entered `state`: clear the columns that later states set. Changes `order`."""
     order.state = state
     order.reversed_by = None
+    order.returned = 0
     if state not in POSTED:
         order.posted_at = None
     if state not in PROBLEMATIC:
         order.problem = None
-    if order.kind is Kind.WITHDRAWAL and state not in ENDED:
-        # The end of a withdrawal sets these columns.
+    if has_end(order) and state not in ENDED:
+        # The end of the order sets these columns.
         order.ending = order.channel_ref = order.reason = None
+        order.end_set_off = 0
     return order

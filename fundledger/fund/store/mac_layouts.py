@@ -13,7 +13,7 @@ from uuid import UUID
 import msgspec
 
 from fundledger.fund.model.fees import tiers_of
-from fundledger.fund.model.order import Order
+from fundledger.fund.model.order import Kind, Order
 from fundledger.security.row_macs import microseconds
 
 PAYMENT: Final = b"payment1"
@@ -121,10 +121,13 @@ def person_fields(row: Any) -> tuple[object, ...]:
 
 
 def channel_fields(row: Any) -> tuple[object, ...]:
-    """Return the MAC fields of a registered channel."""
+    """Return the MAC fields of a registered channel. A column that was added later is covered only if it differs from
+    the default of the database, so that the MACs of earlier rows stay valid.
+    """
     terms = row["payout"], row["references_unique"], row["overdraft"], row["state"]
     named = row["name"], row["currency"], row["bank_account"]
-    return *named, *terms, row["registered_by"], microseconds(row["created_at"])
+    later = [("refund", row["refund"])] if row["refund"] != "manual" else []
+    return *named, *terms, row["registered_by"], microseconds(row["created_at"]), *later
 
 
 def change_fields(row: Any) -> tuple[object, ...]:
@@ -136,15 +139,26 @@ def change_fields(row: Any) -> tuple[object, ...]:
 def payout_fields(row: Any) -> tuple[object, ...]:
     """Return the MAC fields of a row of fund.payouts. The MAC does not cover times and numbers of attempts."""
     named = row["order_id"], row["channel"], row["amount"], row["currency"]
-    return fields_of_payout(*named, row["outcome"], row["channel_ref"])
+    return fields_of_payout(*named, row["outcome"], row["channel_ref"], row["kind"])
 
 
 def is_of(row: Any, order: Order) -> bool:
-    """Return whether a payout has the channel, amount and currency of its order."""
-    return (row["channel"], row["amount"], row["currency"]) == (order.channel, order.amount, order.currency)
+    """Return whether a payout has the kind, channel, amount and currency of its order."""
+    sent = row["kind"], row["channel"], row["amount"], row["currency"]
+    return sent == (order.kind, order.channel, order.amount, order.currency)
 
 
 def fields_of_payout(
-    order: UUID, channel: str, amount: int, currency: str, outcome: str | None = None, channel_ref: str | None = None
+    order: UUID,
+    channel: str,
+    amount: int,
+    currency: str,
+    outcome: str | None = None,
+    channel_ref: str | None = None,
+    kind: str = Kind.WITHDRAWAL,
 ) -> tuple[object, ...]:
-    return order.bytes, channel, amount, currency, outcome, channel_ref
+    """Return the MAC fields of a row of fund.payouts. `kind` was added later: it is covered only if it is not that of a
+    withdrawal, so that the MACs of earlier rows stay valid.
+    """
+    later = [("kind", str(kind))] if kind != Kind.WITHDRAWAL else []
+    return order.bytes, channel, amount, currency, outcome, channel_ref, *later

@@ -1,10 +1,11 @@
 """Store of the fund service: reservations of shared amounts, made for orders before the orders are posted.
 
 Refunds and chargebacks reserve from the refundable amount of a payment, settlements from the pending amount of a
-merchant, withdrawals from its daily limit. A reversal reserves the single reversal of an order. Credits, withdrawals,
-recoveries and write-offs reserve their set-off from the debt of the merchant. An order reserves under row locks, in the
-transaction that inserts it. An order that needs an approval reserves in the transaction that approves it. If the order
-is refused, the transaction that records the refusal releases the reservation.
+merchant, withdrawals from its daily limit. A payout return reserves from the amount of its withdrawal. A reversal
+reserves the single reversal of an order. Credits, withdrawals, recoveries and write-offs reserve their set-off from the
+debt of the merchant. An order reserves under row locks, in the transaction that inserts it. An order that needs an
+approval reserves in the transaction that approves it. If the order is refused, or bounces, the transaction that records
+this releases the reservation.
 
 The rows are locked first, and existing orders are read second. So of two concurrent requests with one order number, the
 second finds the order of the first. There are three steps: fetch rows, decide about each draft (store/decisions.py),
@@ -19,6 +20,7 @@ import msgspec
 
 from fundledger.fund.model.answer import OrderFault
 from fundledger.fund.model.drafts import Draft, payment_of
+from fundledger.fund.model.flows import reversed_kind
 from fundledger.fund.model.order import Kind, Order, State
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.model.requests import AMOUNT_MAX, Settlement
@@ -31,14 +33,14 @@ from fundledger.fund.store.queries import SQL
 
 RESERVING = frozenset(
     {
-        *(Kind.REFUND, Kind.CHARGEBACK, Kind.SETTLEMENT, Kind.WITHDRAWAL, Kind.REVERSAL),
+        *(Kind.REFUND, Kind.CHARGEBACK, Kind.SETTLEMENT, Kind.WITHDRAWAL, Kind.REVERSAL, Kind.PAYOUT_RETURN),
         *debts.REPAYING,
     }
 )
 """Kinds of orders that always reserve. Any other order reserves if its merchant owes, or if another order has its
 reference of the channel.
 """
-_USE_DEBT = frozenset({Kind.PAYMENT, Kind.WITHDRAWAL, Kind.ADJUSTMENT, *debts.REPAYING})
+_USE_DEBT = frozenset({Kind.PAYMENT, Kind.WITHDRAWAL, Kind.ADJUSTMENT, Kind.PAYOUT_RETURN, *debts.REPAYING})
 _LOCK_MERCHANT = _USE_DEBT | {Kind.SETTLEMENT, Kind.CHARGEBACK, Kind.REVERSAL}
 PAYMENTS_MAX = 10_000
 """The maximum number of payments that a settlement without an amount settles. More payments could take longer than the
@@ -48,7 +50,7 @@ command timeout.
 
 async def lock(connection: Connection, drafts: Sequence[Draft], macs: OrderMacs) -> Locked:
     """Lock the rows from which these drafts reserve. All batches lock in the same sequence: merchants, orders to be
-    reversed, payments, debts. After this, `reserve` locks the rows of days.
+    reversed and withdrawals that return, payments, debts. After this, `reserve` locks the rows of days.
     """
     await _find_former(connection, drafts)
     merchants = {d.order.merchant for d in drafts if d.order.kind in _LOCK_MERCHANT}
@@ -57,10 +59,10 @@ async def lock(connection: Connection, drafts: Sequence[Draft], macs: OrderMacs)
         for row in await connection.fetch(SQL["lock_merchants"], sorted(merchants)):
             if not macs.agrees(MERCHANT, "merchant", row["id"], merchant_fields, row):
                 unverified_merchants[row["id"]] = f"merchant {row['id']} does not match its MAC"
-    reversed_ = sorted({payment_of(d) for d in drafts if d.order.kind is Kind.REVERSAL})
+    changed = sorted({payment_of(d) for d in drafts if d.order.kind in (Kind.REVERSAL, Kind.PAYOUT_RETURN)})
     originals = {}
-    if reversed_:
-        rows = await connection.fetch(SQL["lock_originals"], reversed_)
+    if changed:
+        rows = await connection.fetch(SQL["lock_originals"], changed)
         originals = {row["id"]: order_from(row) for row in rows}
     paid = {payment_of(d) for d in drafts if d.order.kind in (Kind.REFUND, Kind.CHARGEBACK)}
     paid |= {id_ for id_, order in originals.items() if order.kind is Kind.PAYMENT}
@@ -139,7 +141,7 @@ async def reserve(
     each draft: its refusal or fault, or None if the reservation succeeded. Raises what asyncpg raises.
     """
     answers: list[Refusal | OrderFault | None] = []
-    changes = Changes({}, [])
+    changes = Changes({}, [], {})
     owed = dict(locked.debts)
     asked = {sums.day_of(draft.order) for draft in drafts if draft.order.kind is Kind.WITHDRAWAL}
     withdrawn, _ = await sums.lock_days(connection, macs, asked) if asked else ({}, set())
@@ -155,6 +157,8 @@ async def reserve(
                     answer = decisions.charge_back(draft, locked, changes)
                 case Kind.REVERSAL:
                     answer = decisions.reverse(draft, locked, changes)
+                case Kind.PAYOUT_RETURN:
+                    answer = decisions.return_payout(draft, locked, changes)
                 case Kind.WITHDRAWAL:
                     answer = decisions.withdraw(order, draft.merchant, withdrawn, locked)
                 case Kind.RECOVERY | Kind.WRITE_OFF:
@@ -174,6 +178,7 @@ async def reserve(
                 locked.undecided.add(order.merchant)
     await sums.write_payments(connection, macs, changes.payments.values())
     await _write_reversed(connection, macs, changes.reversed)
+    await _write_returned(connection, macs, list(changes.returned.values()))
     await debts.write(connection, macs, {key: n for key, n in locked.debts.items() if n != owed.get(key)})
     await sums.write_days(connection, macs, {key: n for key, n in withdrawn.items() if n != before[key]})
     return answers
@@ -196,6 +201,15 @@ async def _write_reversed(connection: Connection, macs: OrderMacs, originals: Se
         await connection.execute(SQL["mark_reversed"], *columns, macs.rows.version)
 
 
+async def _write_returned(connection: Connection, macs: OrderMacs, withdrawals: Sequence[Order]) -> None:
+    """Write the returned amounts of withdrawals, with new MACs. The caller holds the locks of the rows."""
+    if withdrawals:
+        for order in withdrawals:
+            macs.seal(order)
+        columns = [o.id for o in withdrawals], [o.returned for o in withdrawals], [o.mac for o in withdrawals]
+        await connection.execute(SQL["mark_returned"], *columns, macs.rows.version)
+
+
 def releases(order: Order) -> bool:
     """Return whether the outcome of an order releases a reservation, increases a debt, or frees a receipt."""
     if order.state is State.POSTED:
@@ -206,12 +220,13 @@ def releases(order: Order) -> bool:
 async def release(
     connection: Connection, macs: OrderMacs, refused: Sequence[Order], posted: Sequence[Order] = ()
 ) -> None:
-    """Release the reservations of refused orders, record the debts that posted orders make, and free the receipts of
-    reversed orders. Call this in the transaction that records these outcomes. A row that does not match its MAC is not
-    changed.
+    """Release the reservations of refused orders, record the debts that posted orders make, and free the receipts and
+    the returned amounts of reversed orders. Call this in the transaction that records these outcomes. A row that does
+    not match its MAC is not changed.
     """
     of_kind = {kind: [order for order in refused if order.kind is kind] for kind in RESERVING}
     # Rows are locked in the sequence of `lock` and `reserve`, to prevent deadlocks: originals, payments, debts, days.
+    await _undo_returns(connection, macs, [order for order in posted if order.kind is Kind.REVERSAL])
     freed = await _lock_reversed(connection, macs, of_kind[Kind.REVERSAL])
     parts = await _read_parts(connection, macs, of_kind[Kind.SETTLEMENT])
     returned = of_kind[Kind.REFUND] + of_kind[Kind.CHARGEBACK]
@@ -235,6 +250,34 @@ async def release(
     if reversals:
         await connection.execute(SQL["void_receipts"], reversals)
     await sums.give_back_days(connection, macs, of_kind[Kind.WITHDRAWAL])
+
+
+async def release_bounced(connection: Connection, macs: OrderMacs, order: Order) -> None:
+    """Release what a withdrawal or refund reserved, because it bounced. Call this in the transaction that records the
+    end. A row that does not match its MAC is not changed.
+    """
+    if order.kind is Kind.WITHDRAWAL:
+        await sums.give_back_days(connection, macs, [order])
+        return
+    assert order.of_order is not None
+    payments, _ = await sums.lock_payments(connection, macs, {order.of_order})
+    for payment in payments.values():
+        decisions.take(payment, order, -1)
+    await sums.write_payments(connection, macs, payments.values())
+
+
+async def _undo_returns(connection: Connection, macs: OrderMacs, reversals: Sequence[Order]) -> None:
+    """Subtract payout returns whose reversals were just posted from the returned amounts of their withdrawals."""
+    of = {order.of_order for order in reversals if order.of_order and reversed_kind(order) is Kind.PAYOUT_RETURN}
+    if not of:
+        return
+    returns = [order for order in (await read_orders(connection, sorted(of))).values() if _verifies(macs, order)]
+    rows = await connection.fetch(SQL["lock_originals"], sorted({o.of_order for o in returns if o.of_order}))
+    withdrawals = {order.id: order for order in map(order_from, rows) if _verifies(macs, order)}
+    for order in returns:
+        if order.of_order in withdrawals:
+            withdrawals[order.of_order].returned -= order.amount
+    await _write_returned(connection, macs, list(withdrawals.values()))
 
 
 async def _lock_reversed(connection: Connection, macs: OrderMacs, reversals: Sequence[Order]) -> list[Order]:

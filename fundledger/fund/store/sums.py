@@ -85,7 +85,7 @@ async def payments_by_orders(
             bad.add(order.of_order)
         elif order.kind is Kind.PAYMENT and order.state is State.POSTED:
             due[order.id] = begun(order)
-        elif order.state not in UNRESERVED:
+        elif order.state not in UNRESERVED and order.state is not State.BOUNCED:
             about.append(order)
     for order in about:
         if order.of_order in due:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import asyncpg
 
 from fundledger.fund.model.flows import end_entries_of, entries_of
-from fundledger.fund.model.order import Kind, Order, State
+from fundledger.fund.model.order import Kind, Order, State, has_end
 from fundledger.fund.model.person import may_approve
 from fundledger.fund.model.transitions import DUAL_CONTROL, ENDED, POSTED, PROBLEMATIC, UNAPPROVED, first_of, may_become
 from fundledger.reconciliation.fund.ids import OrderIds
@@ -80,7 +80,7 @@ def _against_all(row: asyncpg.Record, history: list[str], ids: OrderIds) -> Diff
 
 
 def _against_itself(order: Order) -> Iterator[tuple[str, str]]:
-    if order.attempt != 0 and order.kind not in (Kind.CHARGEBACK, Kind.WITHDRAWAL) and order.parking is None:
+    if order.attempt != 0 and not (order.kind is Kind.CHARGEBACK or has_end(order) or order.parking is not None):
         yield "one attempt", f"attempt {order.attempt}"
     posted = is_posted(order)
     if (order.posted_at is not None) != posted:
@@ -93,15 +93,17 @@ def _against_itself(order: Order) -> Iterator[tuple[str, str]]:
         )
     if order.state in ENDED and order.ending != order.state:
         yield f"ending {order.state}", f"ending {order.ending}"
-    if order.ending is not None and (order.kind is not Kind.WITHDRAWAL or not posted):
-        yield "no ending, the order is not a posted withdrawal", f"ending {order.ending}"
+    if order.ending is not None and not (has_end(order) and posted):
+        yield "no ending, the order is not a posted withdrawal or refund", f"ending {order.ending}"
+    if order.kind is Kind.REFUND and posted and order.state is not State.POSTED and not has_end(order):
+        yield "posted, the refund of this voucher format has no end", order.state
     parked = order.parking == "release" or order.state is State.PARKED
     if (order.parked_voucher_id is not None) != parked:
         yield f"{'a' if parked else 'no'} voucher that parked it", str(order.parked_voucher_id)
     yield from _against_approval(order)
     try:
         entries_of(order)
-        if order.kind is Kind.WITHDRAWAL:
+        if has_end(order):
             end_entries_of(order, "bounced")
     except (AssertionError, TypeError) as error:
         yield "amounts that are valid for its flow", described(error)

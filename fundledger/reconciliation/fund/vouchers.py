@@ -89,7 +89,7 @@ class Step(NamedTuple):
     def type(self) -> str:
         if self.parks:
             return PARK
-        return voucher_type(self.order) if self.ending is None else end_voucher_type(self.ending)
+        return voucher_type(self.order) if self.ending is None else end_voucher_type(self.order.kind, self.ending)
 
 
 async def compare_vouchers(

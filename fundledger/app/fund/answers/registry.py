@@ -9,7 +9,7 @@ from fundledger.app.fund.answers.structs import LeftOut, NextCursor
 from fundledger.fund.model.change import Change as StoredChange
 from fundledger.fund.model.change import ChangeKind, ChangeState
 from fundledger.fund.model.channel import Channel as StoredChannel
-from fundledger.fund.model.channel import ChannelState, Overdraft, PayoutMethod
+from fundledger.fund.model.channel import ChannelState, Overdraft, PayoutMethod, RefundMethod
 from fundledger.fund.model.requests import ChannelName
 from fundledger.json_values import CurrencyCode, Id, Instant, Uuid, about, time_text
 
@@ -26,6 +26,9 @@ class Channel(msgspec.Struct):
     state: Annotated[str, about("a closed channel takes no withdrawals", enum=list(get_args(ChannelState)))]
     registered_by: Annotated[str, about("`the settings`, `the upgrade`, or the requester of the last change")]
     created_at: Instant
+    refund: Annotated[
+        str, about("the same for refunds; `payout`: as payouts", enum=list(get_args(RefundMethod)))
+    ]
 
 
 class Channels(msgspec.Struct):

@@ -1,4 +1,4 @@
-"""HTTP handlers of the fund service for steps of existing orders: end a withdrawal, retry.
+"""HTTP handlers of the fund service for steps of existing orders: end a withdrawal or a refund, retry.
 
 `routes/orders.py` declares the routes that call them.
 """
@@ -23,26 +23,28 @@ _decode_bounced = decoder(BouncedBody, quotes_of_flat)
 _decode_retry = decoder(RetryBody, quotes_of_flat)
 
 
-async def paid(service: FundService, call: Call) -> Reply:
-    """Handle `POST /v1/withdrawals/{id}/paid`: record that the channel paid the withdrawal out. Idempotent."""
-    body = _decode_paid(call.body)
-    return await done(
-        service,
-        call,
-        Kind.WITHDRAWAL,
-        lambda order: service.batcher.end(order.id, "paid", body.channel_ref, None, call.module),
-    )
+def paying(kind: Kind) -> Handler:
+    """Return the handler of `POST /v1/{kind}/{id}/paid`: record that the channel paid the order out. Idempotent."""
+
+    async def paid(service: FundService, call: Call) -> Reply:
+        ref = _decode_paid(call.body).channel_ref
+        return await done(
+            service, call, kind, lambda order: service.batcher.end(order.id, "paid", ref, None, call.module)
+        )
+
+    return paid
 
 
-async def bounced(service: FundService, call: Call) -> Reply:
-    """Handle `POST /v1/withdrawals/{id}/bounced`: return a bounced withdrawal to the merchant. Idempotent."""
-    body = _decode_bounced(call.body)
-    return await done(
-        service,
-        call,
-        Kind.WITHDRAWAL,
-        lambda order: service.batcher.end(order.id, "bounced", None, body.reason, call.module),
-    )
+def bouncing(kind: Kind) -> Handler:
+    """Return the handler of `POST /v1/{kind}/{id}/bounced`: return a bounced order to the merchant. Idempotent."""
+
+    async def bounced(service: FundService, call: Call) -> Reply:
+        reason = _decode_bounced(call.body).reason
+        return await done(
+            service, call, kind, lambda order: service.batcher.end(order.id, "bounced", None, reason, call.module)
+        )
+
+    return bounced
 
 
 def retrying(kind: Kind) -> Handler:

@@ -56,6 +56,16 @@ KINDS: Final[dict[Kind, KindApi]] = {
             *(Code.CHANNEL_CLOSED, Code.CHANNEL_UNDERFUNDED),
         ),
     ),
+    Kind.PAYOUT_RETURN: KindApi(
+        "payout-returns",
+        ApiClass.CONFIRM,
+        "Post a return of a payout",
+        {**_NAMED, "withdrawal_order_no": "2026-0001", "amount": 5000, "channel_ref": "R-20261123-1"},
+        (
+            *(Code.WITHDRAWAL_NOT_FOUND, Code.WITHDRAWAL_NOT_PAID, Code.RETURN_EXCEEDS_WITHDRAWAL),
+            Code.RECEIPT_ALREADY_BOOKED,
+        ),
+    ),
     Kind.CHARGEBACK: KindApi(
         "chargebacks",
         # CONFIRM: the request only records an event that has already happened.

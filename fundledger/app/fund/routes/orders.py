@@ -21,6 +21,7 @@ from fundledger.fund.model.order import PLATFORM, Kind
 from fundledger.fund.model.order_json import Order, StateName
 from fundledger.fund.model.person import Role
 from fundledger.fund.model.refusal import Code
+from fundledger.fund.model.transitions import ENDING
 from fundledger.fund.model.requests import REQUESTS, MerchantId, OrderNo
 from fundledger.json_values import Uuid, about
 from fundledger.ratelimit.classes import ApiClass
@@ -28,11 +29,10 @@ from fundledger.ratelimit.classes import ApiClass
 _TAG: Final = "Orders"
 ID: Final = path(Uuid, "id of the order", "e7a4c3e6-2a63-8d53-94dd-28fb4eb9a3ba")
 FUNDS: Final = ("account-closed", "account-frozen", "balance-out-of-range", "insufficient-funds")
-_ENDING: Final = (
-    *(Code.WITHDRAWAL_NOT_POSTED, Code.WITHDRAWAL_PAID, Code.WITHDRAWAL_BOUNCED),
-    Code.RECEIPT_ALREADY_BOOKED,
-)
-_NO_WITHDRAWAL: Final = no_such("withdrawal")
+_ENDING: Final = {
+    Kind.WITHDRAWAL: (Code.WITHDRAWAL_NOT_POSTED, Code.WITHDRAWAL_PAID, Code.WITHDRAWAL_BOUNCED),
+    Kind.REFUND: (Code.REFUND_NOT_POSTED, Code.REFUND_PAID, Code.REFUND_BOUNCED),
+}
 
 
 def page(default: int, most: int, items: str) -> tuple[Parameter, Parameter]:
@@ -157,6 +157,41 @@ def _of(kind: Kind) -> Iterator[Route[FundService]]:
     )
 
 
+def _ends_of(kind: Kind) -> Iterator[Route[FundService]]:
+    """Return the routes that end an order of a kind with the states `paid` and `bounced`."""
+    template, responses = f"/v1/{KINDS[kind].collection}/{{id}}", {404: no_such(kind.value)}
+    yield Route(
+        "POST",
+        f"{template}/paid",
+        withdrawals.paying(kind),
+        ApiClass.CONFIRM,
+        f"{kind.value}_paid",
+        _TAG,
+        f"Mark a {kind.value} as paid",
+        f"Records that the channel paid the {kind.value} out. Idempotent.",
+        {**taken((*_ENDING[kind], Code.RECEIPT_ALREADY_BOOKED)), **responses},
+        (ID,),
+        (PaidBody, {"channel_ref": "P-20261123-1"}),
+        enters=True,
+        role=Role.OPERATOR,
+    )
+    yield Route(
+        "POST",
+        f"{template}/bounced",
+        withdrawals.bouncing(kind),
+        ApiClass.CONFIRM,
+        f"{kind.value}_bounced",
+        _TAG,
+        f"Mark a {kind.value} as bounced",
+        "Returns the money to the merchant, as it was before the order. Idempotent.",
+        {**taken((*_ENDING[kind], Code.RECEIPT_ALREADY_BOOKED)), **responses},
+        (ID,),
+        (BouncedBody, {"reason": "account closed"}),
+        enters=True,
+        role=Role.OPERATOR,
+    )
+
+
 ROUTES: Final[list[Route[FundService]]] = [
     *[route for kind in Kind for route in _of(kind)],
     Route(
@@ -174,34 +209,5 @@ ROUTES: Final[list[Route[FundService]]] = [
         body_bytes_max=BATCH_BODY_BYTES_MAX,
         enters=True,
     ),
-    Route(
-        "POST",
-        "/v1/withdrawals/{id}/paid",
-        withdrawals.paid,
-        ApiClass.CONFIRM,
-        "withdrawal_paid",
-        _TAG,
-        "Mark a withdrawal as paid",
-        "Records that the channel paid the withdrawal out. Idempotent.",
-        {**taken(_ENDING), 404: _NO_WITHDRAWAL},
-        (ID,),
-        (PaidBody, {"channel_ref": "P-20261123-1"}),
-        enters=True,
-        role=Role.OPERATOR,
-    ),
-    Route(
-        "POST",
-        "/v1/withdrawals/{id}/bounced",
-        withdrawals.bounced,
-        ApiClass.CONFIRM,
-        "withdrawal_bounced",
-        _TAG,
-        "Mark a withdrawal as bounced",
-        "Returns the amount and the fee to the merchant. Idempotent.",
-        {**taken(_ENDING), 404: _NO_WITHDRAWAL},
-        (ID,),
-        (BouncedBody, {"reason": "account closed"}),
-        enters=True,
-        role=Role.OPERATOR,
-    ),
+    *[route for kind in ENDING for route in _ends_of(kind)],
 ]

@@ -5,6 +5,12 @@ SELECT ref, channel_ref, amount, currency FROM (
     FROM payouts p
     WHERE p.outcome = 'paid' AND p.settles_ms <= ?3
     UNION ALL
+    SELECT f.ref, f.channel_ref, -f.amount, f.currency, f.settles_ms
+    FROM refunds f
+    WHERE f.outcome = 'paid' AND f.settles_ms <= ?3
+    UNION ALL
+    SELECT b.ref, b.channel_ref, b.amount, b.currency, b.returned_ms FROM returns b
+    UNION ALL
     SELECT r.channel_ref, r.channel_ref, r.amount, r.currency, r.received_ms FROM receipts r
 )
 WHERE at_ms >= ?1 AND at_ms < ?2

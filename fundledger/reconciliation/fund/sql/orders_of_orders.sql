@@ -6,9 +6,12 @@ SELECT x.id, x.kind, x.found, count(*) OVER () AS total FROM (
         ELSE format('%s %s of %s, %s, %s, %s', t.kind, t.id, t.merchant, t.currency, coalesce(t.channel, 'no channel'), t.state)
         END AS found
     FROM fund.orders o LEFT JOIN fund.orders t ON t.id = o.of_order
-    WHERE o.kind IN ('refund', 'chargeback', 'reversal') AND o.state NOT IN ('refused', 'created', 'rejected', 'expired') AND (
-        t.id IS NULL OR t.merchant <> o.merchant OR t.currency <> o.currency OR t.state <> 'posted'
-        OR (o.kind <> 'reversal' AND (t.kind <> 'payment' OR t.channel IS DISTINCT FROM o.channel))
+    WHERE o.kind IN ('refund', 'chargeback', 'reversal', 'payout_return')
+      AND o.state NOT IN ('refused', 'created', 'rejected', 'expired') AND (
+        t.id IS NULL OR t.merchant <> o.merchant OR t.currency <> o.currency
+        OR t.state <> CASE o.kind WHEN 'payout_return' THEN 'paid' ELSE 'posted' END
+        OR (o.kind IN ('refund', 'chargeback') AND t.kind <> 'payment') OR (o.kind = 'payout_return' AND t.kind <> 'withdrawal')
+        OR (o.kind <> 'reversal' AND t.channel IS DISTINCT FROM o.channel)
         OR (o.kind = 'reversal' AND (t.amount <> o.amount OR t.reversed_by IS DISTINCT FROM o.id))
     )
     UNION ALL

@@ -8,7 +8,7 @@ WITH back AS (
            sum(o.amount) FILTER (WHERE o.kind = 'chargeback') AS charged_back,
            sum(o.from_pending) FILTER (WHERE o.kind = 'chargeback') AS charged_back_unsettled, bool_or(o.kind = 'reversal') AS reversed
     FROM fund.orders o WHERE o.kind IN ('refund', 'chargeback', 'reversal')
-      AND o.state NOT IN ('refused', 'created', 'rejected', 'expired')
+      AND o.state NOT IN ('refused', 'created', 'rejected', 'expired', 'bounced')
     GROUP BY o.of_order
 ), settled AS (
     SELECT s.payment, sum(s.amount) AS amount, sum(s.fee) AS fee

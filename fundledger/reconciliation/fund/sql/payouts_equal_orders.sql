@@ -1,9 +1,9 @@
--- Payouts that differ from their withdrawals. If the outcome of a payout is not the end of the withdrawal, there must
--- be a row in fund.channel_findings. The outcome `absent` agrees with a bounced withdrawal. Rows: the first 100;
+-- Payouts that differ from their withdrawals or refunds. If the outcome of a payout is not the end of the order, there must
+-- be a row in fund.channel_findings. The outcome `absent` agrees with a bounced order. Rows: the first 100;
 -- `total` is the number of all. Locks: none.
 SELECT p.order_id AS id, c.name, c.expected, c.actual, count(*) OVER () AS total
 FROM fund.payouts p
-LEFT JOIN fund.orders o ON o.id = p.order_id AND o.kind = 'withdrawal'
+LEFT JOIN fund.orders o ON o.id = p.order_id AND o.kind = p.kind
 CROSS JOIN LATERAL (VALUES
     ('channel', o.channel, p.channel),
     ('amount', o.amount::text, p.amount::text),

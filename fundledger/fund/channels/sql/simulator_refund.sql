@@ -1,0 +1,9 @@
+-- Insert a refund, or count the request if the refund exists (SQLite). ?1 ref, ?2 channel_ref, ?3 amount, ?4 currency,
+-- ?5 outcome, ?6 now (ms), ?7 time of settlement (ms), ?8 original_ref. Rows: the current refund. Locks: the database
+-- file.
+INSERT INTO refunds (ref, channel_ref, amount, currency, outcome, accepted_ms, settles_ms, original_ref)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+ON CONFLICT (ref) DO UPDATE SET
+    asked = asked + 1,
+    conflicts = conflicts + (amount <> excluded.amount OR currency <> excluded.currency OR original_ref IS NOT excluded.original_ref)
+RETURNING ref, channel_ref, amount, currency, outcome, settles_ms, asked, original_ref
