@@ -72,7 +72,7 @@ async def _drill(session: Session, service: FundService) -> None:
             await load.send_again(AGAIN_S)
             await load.at_rest(AGAIN_S)
             step.result = load.told()
-        with session.progress.step("wait until every withdrawal is paid or bounced", seconds=ENDED_S) as step:
+        with session.progress.step("wait until every payout is paid or bounced", seconds=ENDED_S) as step:
             under_way = await load.ended(ENDED_S, step)
         with session.progress.step("compare lists and balances with the requests") as step:
             await load.compare()
@@ -86,7 +86,7 @@ async def _drill(session: Session, service: FundService) -> None:
     session.figures += [
         Figure(f"{NAME}: differences", sum(load.found.counts.values()), "", Floor(0, at_most=True)),
         Figure(f"{NAME}: kinds of processes never killed", len(PROCESSES) - len(kills), "", Floor(0, at_most=True)),
-        Figure(f"{NAME}: withdrawals still under way", len(under_way), "", Floor(0, at_most=True)),
+        Figure(f"{NAME}: withdrawals and refunds still under way", len(under_way), "", Floor(0, at_most=True)),
     ]
     session.pages.append(_page(seed, load, kills, totals, report))
 
@@ -135,14 +135,18 @@ async def _replaced(service: FundService, kind: str, killed: int, wanted: int) -
 
 
 def _compare_payouts(load: FundLoad, totals: dict[str, int], under_way: int) -> None:
-    """Compare the bank's payouts with the withdrawals. The bank may have paid more than the withdrawals only if a
+    """Compare the bank's payouts and refunds with the orders. The bank may have paid more than the orders only if a
     payout has no outcome yet.
     """
-    paid = load.paid_out()
-    if totals["paid_amount"] < paid or (not under_way and totals["paid_amount"] != paid):
-        load.found.add("payout", f"the bank paid {totals['paid_amount']}, withdrawals sum to {paid}")
-    if totals["conflicts"]:
-        load.found.add("payout", f"{totals['conflicts']} payouts were requested again with a different amount")
+    for path, amount, conflicts in (
+        ("withdrawals", "paid_amount", "conflicts"),
+        ("refunds", "refunded_amount", "refund_conflicts"),
+    ):
+        paid = load.paid_out(path)
+        if totals[amount] < paid or (not under_way and totals[amount] != paid):
+            load.found.add("payout", f"the bank paid {totals[amount]}, {path} sum to {paid}")
+        if totals[conflicts]:
+            load.found.add("payout", f"{totals[conflicts]} {path} were requested again with different terms")
 
 
 def _page(seed: int, load: FundLoad, kills: Counter[str], totals: dict[str, int], report: dict[str, Any]) -> Page:
@@ -157,7 +161,7 @@ def _page(seed: int, load: FundLoad, kills: Counter[str], totals: dict[str, int]
         table(("kind", "state", "orders"), rows),
         "",
         f"attempts: {answers}",
-        f"bank: {totals}; paid withdrawals here: {load.paid_out()}",
+        f"bank: {totals}; paid here: withdrawals {load.paid_out('withdrawals')}, refunds {load.paid_out('refunds')}",
         f"verify: {verified}",
         f"differences: {load.found.counts or 'none'}",
         *load.found.shown,
@@ -168,7 +172,8 @@ def _page(seed: int, load: FundLoad, kills: Counter[str], totals: dict[str, int]
         "orders": {f"{path} {state}": count for (path, state), count in states.items()},
         "answers": dict(load.answers),
         "simulator": totals,
-        "paid_out": load.paid_out(),
+        "paid_out": load.paid_out("withdrawals"),
+        "refunded": load.paid_out("refunds"),
         "fund": report.get("fund"),
         "differences": load.found.counts,
         "shown": load.found.shown,

@@ -27,6 +27,8 @@ PAGE: Final = 500
 FEE: Final = {"basis_points": 60, "fixed": 0, "minimum": 1}
 WITHDRAWAL_FEE: Final = {"fixed": 100}
 MIX: Final = {"payments": 70, "refunds": 14, "withdrawals": 12, "settlements": 4}
+ENDING: Final = ("withdrawals", "refunds")
+"""Paths of the orders that are paid out through the simulator."""
 POSTED: Final = frozenset({"posted", "sent", "paid", "bounced", "unknown"})
 """States in which the voucher of an order is in the ledger."""
 _encode = msgspec.json.encode
@@ -57,8 +59,8 @@ class Asked:
 
     @property
     def under_way(self) -> bool:
-        """Whether the order is a withdrawal whose payout has no outcome yet."""
-        return self.path == "withdrawals" and self.state in ("posted", "sent", "unknown")
+        """Whether the order is a withdrawal or a refund whose payout has no outcome yet."""
+        return self.path in ENDING and self.state in ("posted", "sent", "unknown")
 
 
 class FundLoad:
@@ -278,7 +280,7 @@ class FundLoad:
             await asyncio.sleep(0.1)
 
     async def ended(self, within_s: float, step: Step) -> list[Asked]:
-        """Wait until the payout of every withdrawal has an outcome. Return the withdrawals without one after
+        """Wait until the payout of every withdrawal and refund has an outcome. Return the orders without one after
         `within_s`.
         """
         give_up_at = time.monotonic() + within_s
@@ -367,8 +369,8 @@ class FundLoad:
                 total += _change(order)
         return total
 
-    def paid_out(self) -> int:
-        return sum(order.shown["amount"] for order in self.orders if order.state == "paid")
+    def paid_out(self, path: str) -> int:
+        return sum(order.shown["amount"] for order in self.orders if order.path == path and order.state == "paid")
 
 
 def _change(order: Asked) -> int:

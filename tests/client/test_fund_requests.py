@@ -53,6 +53,16 @@ REQUESTED: list[tuple[Kind, Call, dict[str, Any]]] = [
     (Kind.SETTLEMENT, lambda fund: fund.settle("m", "1"), {"amount": None}),
     (Kind.SETTLEMENT, lambda fund: fund.settle("m", "1", 5), {"amount": 5}),
     (Kind.WITHDRAWAL, lambda fund: fund.withdraw("m", "1", 5, "c"), {"channel": "c"}),
+    (
+        Kind.PAYOUT_RETURN,
+        lambda fund: fund.return_payout("m", "1", "w", 5, "ref"),
+        {"withdrawal_order_no": "w", "channel_ref": "ref", "fee": "kept"},
+    ),
+    (
+        Kind.PAYOUT_RETURN,
+        lambda fund: fund.return_payout("m", "1", "w", 5, "ref", "returned", "ticket"),
+        {"fee": "returned", "ticket": "ticket"},
+    ),
     (Kind.CHARGEBACK, lambda fund: fund.charge_back("m", "1", "p", 5, "ref"), {"channel_ref": "ref"}),
     (Kind.RECOVERY, lambda fund: fund.recover("m", "1", 5), {"amount": 5}),
     (Kind.WRITE_OFF, lambda fund: fund.write_off("m", "1", 5, "why"), {"reason": "why"}),

@@ -21,8 +21,9 @@ from aiohttp import web
 from fundledger.fund.channels.channel import ChannelFault, Payout, Standing, StatementLine
 from fundledger.fund.channels.simulator import TOKEN_FILE, Simulator
 from fundledger.fund.model.answer import Answer, OrderFault, Taken
-from fundledger.fund.model.order import Order
+from fundledger.fund.model.order import REFUND_FORMAT, Kind, Order
 from fundledger.fund.model.refusal import Code, Refusal
+from fundledger.fund.next_steps import ENDED
 from fundledger.fund.store.orders import order_from
 from tests.support.fund_ids import MACS, order_id, voucher_id
 from tests.support.tampering import any_state
@@ -145,6 +146,7 @@ class Scripted:
         self.said = list(said)
         self.asked: list[str] = []
         self.refs: list[str] = []
+        self.original_refs: list[str | None] = []
         self.during: Callable[[str], Awaitable[None]] | None = None
 
     async def pay_out(self, ref: str, amount: int, currency: str) -> Payout:
@@ -152,6 +154,13 @@ class Scripted:
 
     async def query(self, ref: str) -> Payout:
         return await self._say("query", ref)
+
+    async def refund(self, ref: str, original_ref: str | None, amount: int, currency: str) -> Payout:
+        self.original_refs.append(original_ref)
+        return await self._say("refund", ref)
+
+    async def query_refund(self, ref: str) -> Payout:
+        return await self._say("query_refund", ref)
 
     async def statement(self, day: date) -> list[StatementLine]:
         return []
@@ -194,8 +203,7 @@ class EndsInSql:
             if row["state"] == ending:
                 return Taken(to_order(row), replay=True)
             if row["state"] in {"paid", "bounced"}:
-                code = Code.WITHDRAWAL_PAID if row["state"] == "paid" else Code.WITHDRAWAL_BOUNCED
-                return Refusal(code, "it has ended")
+                return Refusal(ENDED[Kind(row["kind"]), row["state"]], "it has ended")
             row = await connection.fetchrow(
                 "UPDATE fund.orders SET state = $2, ending = $2, channel_ref = $3, reason = $4 WHERE id = $1 RETURNING *",
                 *(order_id, ending, channel_ref, reason),
@@ -205,14 +213,16 @@ class EndsInSql:
             await connection.execute("UPDATE fund.orders SET mac = $2 WHERE id = $1", order_id, order.mac)
             await connection.execute(
                 "INSERT INTO fund.events (order_id, merchant, kind, state, at)"
-                " VALUES ($1, 'm', 'withdrawal', $2, clock_timestamp())",
-                *(order_id, ending),
+                " VALUES ($1, 'm', $3, $2, clock_timestamp())",
+                *(order_id, ending, row["kind"]),
             )
             return Taken(to_order(row))
 
 
 DEFAULTS = {
-    **dict.fromkeys(("from_pending", "to_receivable", "fee_waived", "attempt", "set_off", "end_set_off"), 0),
+    **dict.fromkeys(
+        ("from_pending", "to_receivable", "fee_waived", "attempt", "set_off", "end_set_off", "returned"), 0
+    ),
     "layout": 2,
     "voucher_format": 1,
 }
@@ -250,6 +260,15 @@ async def an_order(pool: Pool, kind: str, amount: int, state: str, **columns: An
     async with any_state(pool) as fund:
         await fund.execute(f"INSERT INTO fund.orders ({names}) VALUES ({places})", *row.values())
     return id_
+
+
+async def a_refund(
+    pool: Pool, amount: int = 100, state: str = "posted", original_ref: str | None = None, **columns: Any
+) -> UUID:
+    """Insert a refund whose money is sent, and its payment. `original_ref`: the reference of the payment."""
+    payment = await an_order(pool, "payment", amount, "posted", channel_ref=original_ref, settle="now")
+    more = {"of_order": payment, "voucher_format": REFUND_FORMAT, **columns}
+    return await an_order(pool, "refund", amount, state, **more)
 
 
 async def a_withdrawal(pool: Pool, amount: int = 100, state: str = "posted", **columns: Any) -> UUID:

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fundledger.fund.model import flows
-from fundledger.fund.model.flows import Entry, end_entries_of, end_voucher_type, entries_of, net_of, voucher_type
-from fundledger.fund.model.order import Kind, Order, State
+from fundledger.fund.model.flows import Entry, end_entries_of, end_voucher_type, entries_of, moved, net_of, voucher_type
+from fundledger.fund.model.order import PLATFORM, REFUND_FORMAT, Kind, Order, State, has_end
 from fundledger.fund.model.requests import Reversal
 from tests.support.fund_ids import order_id, voucher_id
 
@@ -17,12 +17,13 @@ D, C = "debit", "credit"
 
 
 def an_order(kind: Kind, amount: int = 1000, fee: int = 0, currency: str = "CNY", channel: str | None = "c", **more):
-    id_ = order_id(kind, "m", "1")
+    merchant = more.pop("merchant", "m")
+    id_ = order_id(kind, merchant, "1")
     at = datetime(2026, 3, 1, tzinfo=UTC)
     return Order(
         id_,
         kind,
-        "m",
+        merchant,
         "1",
         State.POSTING,
         amount,
@@ -146,6 +147,42 @@ FLOWS = [
         [("income:fee", D, 1000), ("bank:c", C, 1000)],
     ),
     (
+        an_order(Kind.REFUND, fee=2, from_pending=600, fee_waived=4, currency="USD", voucher_format=REFUND_FORMAT),
+        "refund",
+        [
+            *(("merchant:m:pending", D, 600), ("merchant:m:available", D, 398)),
+            *(("income:fee:USD", D, 2), ("transit:refund:c:USD", C, 1000)),
+        ],
+    ),
+    (
+        an_order(Kind.PAYOUT_RETURN),
+        "payout_return",
+        [("bank:c", D, 1000), ("merchant:m:available", C, 1000)],
+    ),
+    (
+        an_order(Kind.PAYOUT_RETURN, fee=3, set_off=400),
+        "payout_return",
+        [
+            *(("bank:c", D, 1000), ("income:fee", D, 3)),
+            *(("merchant:m:available", C, 603), ("merchant:m:receivable", C, 400)),
+        ],
+    ),
+    (
+        an_order(Kind.PAYOUT_RETURN, fee=3, set_off=1003),
+        "payout_return",
+        [("bank:c", D, 1000), ("income:fee", D, 3), ("merchant:m:receivable", C, 1003)],
+    ),
+    (
+        an_order(Kind.PAYOUT_RETURN, fee=3, parking="park", currency="USD"),
+        "park",
+        [("bank:c:USD", D, 1000), ("suspense:parked:USD", C, 1000)],
+    ),
+    (
+        an_order(Kind.PAYOUT_RETURN, fee=3, parking="release"),
+        "payout_return",
+        [("suspense:parked", D, 1000), ("income:fee", D, 3), ("merchant:m:available", C, 1003)],
+    ),
+    (
         an_order(Kind.WITHDRAWAL, fee=50),
         "withdraw",
         [("merchant:m:available", D, 1050), ("transit:payout:c", C, 1000), ("income:fee", C, 50)],
@@ -233,8 +270,58 @@ ENDS = [
 
 @pytest.mark.parametrize(("fee", "ending", "type_", "entries"), ENDS)
 def test_the_end_of_a_withdrawal_moves(fee: int, ending: flows.Ending, type_: str, entries: list):
-    assert end_voucher_type(ending) == type_
+    assert end_voucher_type(Kind.WITHDRAWAL, ending) == type_
     assert end_entries_of(an_order(Kind.WITHDRAWAL, fee=fee), ending) == [Entry(*entry) for entry in entries]
+
+
+ENDS_OF_REFUNDS = [
+    ({}, "paid", "refund_paid", [("transit:refund:c", D, 1000), ("bank:c", C, 1000)]),
+    ({"fee": 6}, "paid", "refund_paid", [("transit:refund:c", D, 1000), ("bank:c", C, 1000)]),
+    ({}, "bounced", "refund_bounced", [("transit:refund:c", D, 1000), ("merchant:m:available", C, 1000)]),
+    (
+        {"fee": 2, "from_pending": 600, "fee_waived": 4},
+        "bounced",
+        "refund_bounced",
+        [
+            *(("transit:refund:c", D, 1000), ("income:fee", C, 2)),
+            *(("merchant:m:pending", C, 600), ("merchant:m:available", C, 398)),
+        ],
+    ),
+    (
+        {"fee": 6, "end_set_off": 994},
+        "bounced",
+        "refund_bounced",
+        [("transit:refund:c", D, 1000), ("income:fee", C, 6), ("merchant:m:receivable", C, 994)],
+    ),
+    (
+        {"from_pending": 1000},
+        "bounced",
+        "refund_bounced",
+        [("transit:refund:c", D, 1000), ("merchant:m:pending", C, 1000)],
+    ),
+]
+
+
+@pytest.mark.parametrize(("more", "ending", "type_", "entries"), ENDS_OF_REFUNDS)
+def test_the_end_of_a_refund_moves(more: dict, ending: flows.Ending, type_: str, entries: list):
+    refund = an_order(Kind.REFUND, voucher_format=REFUND_FORMAT, **more)
+    assert end_voucher_type(Kind.REFUND, ending) == type_
+    assert end_entries_of(refund, ending) == [Entry(*entry) for entry in entries]
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        an_order(Kind.PAYMENT, settle="now"),
+        an_order(Kind.REFUND),
+        an_order(Kind.REFUND, voucher_format=2),
+        an_order(Kind.PAYOUT_RETURN, voucher_format=REFUND_FORMAT),
+    ],
+)
+def test_an_order_without_an_end_has_no_end_voucher(order: Order):
+    assert not has_end(order)
+    with pytest.raises(AssertionError):
+        end_entries_of(order, "paid")
 
 
 @st.composite
@@ -243,7 +330,7 @@ def orders(draw: st.DrawFn, *kinds: Kind) -> Order:
     kind = draw(st.sampled_from(kinds or [kind for kind in Kind if kind is not Kind.REVERSAL]))
     amount = draw(st.integers(1, 2**53 - 1))
     from_pending = draw(st.integers(0, amount)) if kind is Kind.REFUND else 0
-    with_fee = kind in {Kind.PAYMENT, Kind.SETTLEMENT, Kind.REFUND, Kind.WITHDRAWAL}
+    with_fee = kind in {Kind.PAYMENT, Kind.SETTLEMENT, Kind.REFUND, Kind.WITHDRAWAL, Kind.PAYOUT_RETURN}
     return an_order(
         kind,
         amount,
@@ -251,6 +338,7 @@ def orders(draw: st.DrawFn, *kinds: Kind) -> Order:
         draw(st.sampled_from(["CNY", "USD"])),
         settle=draw(st.sampled_from(["now", "later"])) if kind is Kind.PAYMENT else None,
         from_pending=from_pending,
+        voucher_format=draw(st.sampled_from([2, REFUND_FORMAT])) if kind is Kind.REFUND else 2,
         to_receivable=draw(st.integers(0, amount)) if kind is Kind.CHARGEBACK else 0,
         direction=draw(st.sampled_from({Kind.ADJUSTMENT: ["credit", "debit"]}.get(kind, ["more", "less"]))),
     )
@@ -266,7 +354,7 @@ def assert_well_made(entries: list[Entry]) -> None:
 @given(orders())
 def test_entries_are_balanced_and_positive_and_of_each_account_once(order: Order):
     assert_well_made(entries_of(order))
-    if order.kind is Kind.WITHDRAWAL:
+    if has_end(order):
         assert_well_made(end_entries_of(order, "paid"))
         assert_well_made(end_entries_of(order, "bounced"))
 
@@ -292,13 +380,15 @@ def test_net_is_what_the_voucher_moves_on_the_accounts_of_the_merchant(order: Or
         (an_order(Kind.PAYMENT, fee=6, settle="later"), 1000),
         (an_order(Kind.SETTLEMENT, fee=6, channel=None), -6),
         (an_order(Kind.REFUND, fee=3, from_pending=400, fee_waived=2), -997),
+        (an_order(Kind.REFUND, fee=3, from_pending=400, fee_waived=2, voucher_format=REFUND_FORMAT), -997),
         (an_order(Kind.WITHDRAWAL, fee=5), -1005),
+        (an_order(Kind.PAYOUT_RETURN, fee=5, set_off=300), 1005),
         (an_order(Kind.CHARGEBACK, to_receivable=400), -1000),
         (an_order(Kind.RECOVERY, channel=None), 0),
         (an_order(Kind.WRITE_OFF, channel=None), 1000),
         (an_order(Kind.ADJUSTMENT, channel=None, direction="credit"), 1000),
         (an_order(Kind.ADJUSTMENT, channel=None, direction="debit"), -1000),
-        (an_order(Kind.CHANNEL_COST), 0),
+        (an_order(Kind.CHANNEL_COST, merchant=PLATFORM), 0),
         (an_order(Kind.BANK_DIFFERENCE, direction="less"), 0),
     ],
     ids=lambda value: str(value.kind) if isinstance(value, Order) else "",
@@ -311,25 +401,33 @@ def test_net_is_positive_if_the_merchant_has_more(order: Order, net: int):
 
 def reversal_of(order: Order) -> Order:
     """Return the reversal of an order, with the members that `_reverse` of fund/store/reservations.py copies."""
-    more = {"settle": order.settle, "direction": order.direction}
-    return an_order(Kind.REVERSAL, order.amount, order.fee, order.currency, order.channel, **more)
+    more = {"settle": order.settle, "direction": order.direction, "to_receivable": order.set_off}
+    terms = order.amount, order.fee, order.currency, order.channel
+    return an_order(Kind.REVERSAL, *terms, merchant=order.merchant, **more)
 
 
 def test_every_kind_that_can_be_reversed_is_tried() -> None:
     assert set(get_args(Reversal.__annotations__["of_kind"])) == {
         Kind.PAYMENT,
+        Kind.PAYOUT_RETURN,
         Kind.CHANNEL_COST,
         Kind.ADJUSTMENT,
         Kind.BANK_DIFFERENCE,
     }
 
 
-@given(orders(Kind.WITHDRAWAL))
-def test_a_bounced_withdrawal_leaves_everything_as_it_was(order: Order):
-    moved: dict[str, int] = {}
-    for entry in [*entries_of(order), *end_entries_of(order, "bounced")]:
-        moved[entry.account] = moved.get(entry.account, 0) + (entry.amount if entry.side == C else -entry.amount)
-    assert set(moved.values()) == {0}
+@given(orders(Kind.PAYOUT_RETURN))
+def test_the_reversal_of_a_payout_return_moves_the_opposite(order: Order):
+    order.direction = None
+    assert moved(reversal_of(order)) == {account: -amount for account, amount in moved(order).items()}
+
+
+@given(orders(Kind.WITHDRAWAL, Kind.REFUND))
+def test_a_bounced_order_leaves_everything_as_it_was(order: Order):
+    order.voucher_format = REFUND_FORMAT
+    moves = [moved(order), moved(order, "bounced")]
+    accounts = {account for each in moves for account in each}
+    assert {account: sum(each.get(account, 0) for each in moves) for account in accounts} == dict.fromkeys(accounts, 0)
 
 
 @pytest.mark.parametrize(

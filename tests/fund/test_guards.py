@@ -22,7 +22,10 @@ async def fund(postgres: Databases) -> AsyncIterator[Connection]:
     adjustment = an_order(Kind.ADJUSTMENT, "a", 100, direction="credit", approved_by="other")
     others = an_order(Kind.PAYMENT, "second", 100), an_order(Kind.PAYMENT, "no", 100, State.REFUSED)
     waits = an_order(Kind.ADJUSTMENT, "waits", 100, State.CREATED, direction="credit")
-    await write(connection, [payment, adjustment, waits, *others])
+    paid = an_order(Kind.WITHDRAWAL, "w", 100, State.PAID, ending="paid")
+    sent = an_order(Kind.WITHDRAWAL, "sent", 100, State.SENT)
+    old = an_order(Kind.REFUND, "old", 10, of_order=payment.id)
+    await write(connection, [payment, adjustment, waits, paid, sent, old, *others])
     await connection.execute(
         f"""
         INSERT INTO fund.payments (order_id, merchant, seq, amount, fee, settled, fee_settled, mac_key, mac)
@@ -66,12 +69,14 @@ BITES: dict[str, str] = {
     "fee_rules_mac": """INSERT INTO fund.fee_rules (product, basis_points, fixed, minimum, effective_at, module, mac_key, mac)
                         VALUES ('payment', 1, 1, 1, now(), 'x', 0, 'x')""",
     "payouts_mac": "UPDATE fund.payouts SET mac_key = 0",
+    "payouts_kind": "UPDATE fund.payouts SET kind = 'payment'",
     "webhooks_mac": "UPDATE outbox.webhooks SET mac = ''",
     "payments_mac": "UPDATE fund.payments SET mac_key = 0",
     "withdrawal_days_mac": "UPDATE fund.withdrawal_days SET mac = ''",
     "channels_pkey": TWICE.format("channels"),
     "channels_name": "UPDATE fund.channels SET name = 'a:b'",
     "channels_payout": "UPDATE fund.channels SET payout = 'post'",
+    "channels_refund": "UPDATE fund.channels SET refund = 'post'",
     "channels_overdraft": "UPDATE fund.channels SET overdraft = -1",
     "channels_state": "UPDATE fund.channels SET state = 'lost'",
     "changes_pkey": """INSERT INTO fund.changes (id, kind, subject, body, state, maker, made_at, mac_key, mac)
@@ -120,6 +125,13 @@ BITES: dict[str, str] = {
     "orders_to_receivable": ORDER.format("to_receivable = amount + 1"),
     "orders_set_off": ORDER.format("set_off = -1"),
     "orders_end_set_off": ORDER.format("end_set_off = -1"),
+    "orders_returned": ORDER.format("returned = 1"),
+    "orders_returned ": "UPDATE fund.orders SET returned = 101 WHERE order_no = 'w'",
+    "orders_returned  ": "UPDATE fund.orders SET returned = -1 WHERE order_no = 'w'",
+    "orders_returned   ": "UPDATE fund.orders SET returned = 1 WHERE order_no = 'sent'",
+    "orders_end_of_refund": "UPDATE fund.orders SET state = 'sent' WHERE order_no = 'old'",
+    "orders_end_of_refund ": "UPDATE fund.orders SET ending = 'bounced' WHERE order_no = 'old'",
+    "orders_end_of_refund  ": "UPDATE fund.orders SET state = 'stuck', stuck_from = 'posted', problem = '{}' WHERE order_no = 'old'",
     "orders_parking": ORDER.format("parking = 'lost'"),
     "orders_parked_voucher": ORDER.format("parked_voucher_id = id"),
     "orders_parked": ORDER.format("state = 'parked'"),
@@ -129,7 +141,7 @@ BITES: dict[str, str] = {
     "orders_refused_for_a_reason": ORDER.format("state = 'refused'"),
     "orders_refused_for_a_reason ": ORDER.format("problem = '{}'"),
     "orders_mac": ORDER.format("mac = NULL"),
-    "orders_voucher_format": ORDER.format("voucher_format = 3"),
+    "orders_voucher_format": ORDER.format("voucher_format = 4"),
     "orders_first_state": """INSERT INTO fund.orders (id, kind, merchant, order_no, state, amount, fee, currency, module, digest,
                              voucher_id, created_at, mac, mac_key, layout) VALUES (gen_random_uuid(), 'payment', 'm', 'new',
                              'posted', 1, 0, 'CNY', 't', '', gen_random_uuid(), now(), 'x', 1, 2)""",

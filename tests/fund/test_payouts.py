@@ -130,7 +130,7 @@ async def test_a_withdrawal_is_marked_sent_before_the_call_goes_out(fund_pool: P
 
 async def test_one_that_is_not_marked_before_the_call_is_noticed(fund_pool: Pool, monkeypatch: pytest.MonkeyPatch):
     without = (
-        "SELECT o.id AS order_id, o.amount, o.currency, 0 AS asked, NULL AS channel_ref FROM fund.orders o"
+        "SELECT o.id AS order_id, o.kind, o.amount, o.currency, 0 AS asked, NULL AS channel_ref FROM fund.orders o"
         " WHERE o.state = 'posted' AND o.channel = $1::text AND o.id = ANY($2::uuid[])"
         " AND $3::bigint[] <> '{}' AND $4::text[] <> '{}' AND $5::bytea[] <> '{}' AND $6::bytea[] <> '{}'"
         " AND $7::bytea[] <> '{}' AND $8::smallint > 0 AND $9::interval > '0'"

@@ -15,7 +15,16 @@ import pytest
 
 import fundledger
 from fundledger.fund.model.order import Kind, State
-from fundledger.fund.model.transitions import DUAL_CONTROL, ENDED, FIRST, POSTED, PROBLEMATIC, TRANSITIONS, may_become
+from fundledger.fund.model.transitions import (
+    DUAL_CONTROL,
+    ENDED,
+    ENDING,
+    FIRST,
+    POSTED,
+    PROBLEMATIC,
+    TRANSITIONS,
+    may_become,
+)
 from fundledger.fund.store.queries import SQL
 from tests.support.database import Databases
 from tests.support.tampering import any_state
@@ -23,8 +32,9 @@ from tests.support.tampering import any_state
 Connection = asyncpg.Connection
 INSERT = """
 INSERT INTO fund.orders (id, kind, merchant, order_no, state, problem, stuck_from, ending, amount, fee, currency, channel,
-                         module, digest, voucher_id, created_at, layout, parking, parked_voucher_id)
-VALUES ($1, $2, 'm', 'n', $3, $4, $5, $6, 100, 0, 'CNY', 'c', 'front', '', $1, now(), 1, 'park', $1)
+                         module, digest, voucher_id, created_at, layout, parking, parked_voucher_id, voucher_format)
+VALUES ($1, $2, 'm', 'n', $3, $4, $5, $6, 100, 0, 'CNY', 'c', 'front', '', $1, now(), 1, 'park', $1,
+        CASE $2 WHEN 'refund' THEN 3 ELSE 2 END)
 """
 UPDATE = "UPDATE fund.orders SET state = $2, problem = $3, stuck_from = $4, approved_by = 'back' WHERE id = $1"
 HAVE_A_PROBLEM = PROBLEMATIC
@@ -110,7 +120,7 @@ def test_only_final_states_and_posted_orders_have_no_next_state() -> None:
         return {after for _, _, after in rows} - {before for _, before, _ in rows}
 
     for kind in Kind:
-        expected = {State.REFUSED, *ENDED} if kind is Kind.WITHDRAWAL else {State.REFUSED, State.POSTED}
+        expected = {State.REFUSED, *ENDED} if kind in ENDING else {State.REFUSED, State.POSTED}
         if kind in DUAL_CONTROL:
             expected |= {State.REJECTED, State.EXPIRED}
         assert last_of(kind) == expected, kind
@@ -256,7 +266,7 @@ def outcome(row: asyncpg.Record, state: State) -> str:
 async def orders_in_every_state(fund: Connection) -> list[asyncpg.Record]:
     """Insert one order of each possible combination of kind, state, end, and state before it was stuck."""
     for kind, state in [(kind, state) for kind in Kind for state in State if state in states_of(kind)]:
-        endings = [None, *ENDED] if kind is Kind.WITHDRAWAL else [None]
+        endings = [None, *ENDED] if kind in ENDING else [None]
         stuck_from = [before for before in State if may_become(kind, before, State.STUCK)]
         for ending, before in itertools.product(endings, stuck_from if state is State.STUCK else [None]):
             _, problem, _ = of_state(state)

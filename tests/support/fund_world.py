@@ -128,7 +128,7 @@ class FundWorld:
         """Return the voucher that ends the order."""
         ending: Any = order.ending
         await self.post_entries(
-            order, voucher_id(order.id, "end"), end_voucher_type(ending), end_entries_of(order, ending)
+            order, voucher_id(order.id, "end"), end_voucher_type(order.kind, ending), end_entries_of(order, ending)
         )
 
     async def post_entries(

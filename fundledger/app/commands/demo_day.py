@@ -158,7 +158,7 @@ class Day:
         await self._behave()
         number = self._number("back")
         again = await self._ended(await self._fund.refund(payment.merchant, number, payment.order_no, payment.amount))
-        _report(f"a refund of {_money(bounced.amount)}: {bounced.state} ({bounced.reason}); a second one: {again.state}")
+        _report(f"a refund of {_money(bounced.amount)}: {bounced.state} ({bounced.reason}); another one: {again.state}")
 
     async def _withdraw(self) -> None:
         """Make three withdrawals: one is paid and returns later, one bounces, one exceeds the balance."""

@@ -56,8 +56,8 @@ FACTS: Final = frozenset({Kind.PAYMENT, Kind.CHARGEBACK, Kind.PAYOUT_RETURN})
 
 class State(StrEnum):
     """The state of an order. `fund.model.transitions` has the transitions. Only an order of a kind under dual control
-    can be `created`, which means that it waits for approval. Only an order that has an end (`has_end`) has further steps
-    after `posted`.
+    can be `created`, which means that it waits for approval. Only an order that has an end (`has_end`) goes on after
+    `posted`.
 
     `rejected`: the approval was refused. `expired`: the order was not approved in time. Both are final.
 

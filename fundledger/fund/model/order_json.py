@@ -84,7 +84,8 @@ class Order(msgspec.Struct):
         | UnsetType
     ) = UNSET
     returned: (
-        Annotated[Amount, about("of a withdrawal: the part that the payee's bank returned after it was paid")] | UnsetType
+        Annotated[Amount, about("of a withdrawal: the part that the payee's bank returned after it was paid")]
+        | UnsetType
     ) = UNSET
 
 

@@ -226,7 +226,8 @@ async def release(
     """
     of_kind = {kind: [order for order in refused if order.kind is kind] for kind in RESERVING}
     # Rows are locked in the sequence of `lock` and `reserve`, to prevent deadlocks: originals, payments, debts, days.
-    await _undo_returns(connection, macs, [order for order in posted if order.kind is Kind.REVERSAL])
+    reversals = [order for order in posted if order.kind is Kind.REVERSAL]
+    await _undo_returns(connection, macs, of_kind[Kind.PAYOUT_RETURN], reversals)
     freed = await _lock_reversed(connection, macs, of_kind[Kind.REVERSAL])
     parts = await _read_parts(connection, macs, of_kind[Kind.SETTLEMENT])
     returned = of_kind[Kind.REFUND] + of_kind[Kind.CHARGEBACK]
@@ -246,9 +247,8 @@ async def release(
     await _write_reversed(connection, macs, freed)
     await sums.write_payments(connection, macs, payments.values())
     await debts.change(connection, macs, posted, refused)
-    reversals = [order.id for order in posted if order.kind is Kind.REVERSAL]
     if reversals:
-        await connection.execute(SQL["void_receipts"], reversals)
+        await connection.execute(SQL["void_receipts"], [order.id for order in reversals])
     await sums.give_back_days(connection, macs, of_kind[Kind.WITHDRAWAL])
 
 
@@ -266,12 +266,17 @@ async def release_bounced(connection: Connection, macs: OrderMacs, order: Order)
     await sums.write_payments(connection, macs, payments.values())
 
 
-async def _undo_returns(connection: Connection, macs: OrderMacs, reversals: Sequence[Order]) -> None:
-    """Subtract payout returns whose reversals were just posted from the returned amounts of their withdrawals."""
+async def _undo_returns(
+    connection: Connection, macs: OrderMacs, refused: Sequence[Order], reversals: Sequence[Order]
+) -> None:
+    """Subtract payout returns from the returned amounts of their withdrawals: those that are refused, and those whose
+    reversals were just posted.
+    """
     of = {order.of_order for order in reversals if order.of_order and reversed_kind(order) is Kind.PAYOUT_RETURN}
-    if not of:
+    found = (await read_orders(connection, sorted(of))).values() if of else ()
+    returns = [*refused, *(order for order in found if _verifies(macs, order))]
+    if not returns:
         return
-    returns = [order for order in (await read_orders(connection, sorted(of))).values() if _verifies(macs, order)]
     rows = await connection.fetch(SQL["lock_originals"], sorted({o.of_order for o in returns if o.of_order}))
     withdrawals = {order.id: order for order in map(order_from, rows) if _verifies(macs, order)}
     for order in returns:

@@ -26,9 +26,7 @@ class Channel(msgspec.Struct):
     state: Annotated[str, about("a closed channel takes no withdrawals", enum=list(get_args(ChannelState)))]
     registered_by: Annotated[str, about("`the settings`, `the upgrade`, or the requester of the last change")]
     created_at: Instant
-    refund: Annotated[
-        str, about("the same for refunds; `payout`: as payouts", enum=list(get_args(RefundMethod)))
-    ]
+    refund: Annotated[str, about("the same for refunds; `payout`: as payouts", enum=list(get_args(RefundMethod)))]
 
 
 class Channels(msgspec.Struct):

@@ -21,8 +21,8 @@ from fundledger.fund.model.order import PLATFORM, Kind
 from fundledger.fund.model.order_json import Order, StateName
 from fundledger.fund.model.person import Role
 from fundledger.fund.model.refusal import Code
-from fundledger.fund.model.transitions import ENDING
 from fundledger.fund.model.requests import REQUESTS, MerchantId, OrderNo
+from fundledger.fund.model.transitions import ENDING
 from fundledger.json_values import Uuid, about
 from fundledger.ratelimit.classes import ApiClass
 
