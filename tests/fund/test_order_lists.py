@@ -69,10 +69,10 @@ class Row(msgspec.Struct, frozen=True):
 
 INSERT = """
 INSERT INTO fund.orders (id, kind, merchant, order_no, state, amount, fee, currency, module, digest, voucher_id, created_at,
-                         layout, channel, channel_ref, receipt_void, due_at, problem, stuck_from)
+                         layout, channel, channel_ref, receipt_void, due_at, problem, stuck_from, voucher_format)
 VALUES ($1, $2, $3, gen_random_uuid()::text, $4, $5, 0, 'CNY', 'tests', '', $1, $6::timestamptz, 1, $7, $8, true,
         CASE WHEN $4::text = 'posting' THEN $6::timestamptz END,
-        CASE WHEN $4 IN ('stuck', 'refused') THEN '{}'::json END, CASE WHEN $4 = 'stuck' THEN 'posting' END)
+        CASE WHEN $4 IN ('stuck', 'refused') THEN '{}'::json END, CASE WHEN $4 = 'stuck' THEN 'posting' END, 3)
 RETURNING seq
 """
 

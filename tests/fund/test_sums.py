@@ -214,10 +214,10 @@ async def test_a_day_without_a_row_has_no_sum_unless_the_last_withdrawal_is_of_t
     assert [(row.kind, row.key) for row in macs._found] == [("withdrawal_day", f"{world.name} {TODAY}")]
 
 
-@pytest.mark.parametrize("edited", ["", "channel", "amount", "currency"])
-def test_a_payout_is_of_its_order_if_channel_amount_and_currency_are(edited: str) -> None:
+@pytest.mark.parametrize("edited", ["", "kind", "channel", "amount", "currency"])
+def test_a_payout_is_of_its_order_if_kind_channel_amount_and_currency_are(edited: str) -> None:
     order = fund_order(Kind.WITHDRAWAL, "w", 100)
-    row: Row = {"channel": "c", "amount": 100, "currency": "CNY"}
+    row: Row = {"kind": "withdrawal", "channel": "c", "amount": 100, "currency": "CNY"}
     if edited:
         row[edited] = row[edited] * 2
     assert is_of(row, order) is (not edited)

@@ -17,8 +17,9 @@ from fundledger.fund.jobs import sweep as sweeping
 from fundledger.fund.jobs.payout_sending import Pace
 from fundledger.fund.jobs.payouts import Payouts
 from fundledger.fund.jobs.sweep import FundSweep
+from fundledger.fund.model import drafts
 from fundledger.fund.model.answer import OrderFault
-from fundledger.fund.model.order import State
+from fundledger.fund.model.order import VOUCHER_FORMAT, State
 from fundledger.fund.model.requests import Fee
 from fundledger.fund.store.macs import open_macs, unswept_mac
 from fundledger.fund.store.merchants import Merchants
@@ -56,8 +57,10 @@ async def fill(worker: FundWorker) -> str:
     await worker.pay(merchant, "undone", 40)
     for order_no in ("later", "later2"):
         await worker.pay(merchant, order_no, 500, settle="later")
-    await worker.done("refund", merchant=merchant, order_no="r", payment_order_no="p", amount=100)
-    await worker.done("refund", merchant=merchant, order_no="r2", payment_order_no="later", amount=50)
+    with pytest.MonkeyPatch.context() as before:  # no refund of that time has an end
+        before.setattr(drafts, "REFUND_FORMAT", VOUCHER_FORMAT)
+        await worker.done("refund", merchant=merchant, order_no="r", payment_order_no="p", amount=100)
+        await worker.done("refund", merchant=merchant, order_no="r2", payment_order_no="later", amount=50)
     await worker.done("chargeback", merchant=merchant, order_no="c", payment_order_no="p", amount=10)
     await worker.done("settlement", merchant=merchant, order_no="s", amount=200)
     await worker.done("reversal", merchant=merchant, order_no="u", of_kind="payment", of_order_no="undone", reason="r")

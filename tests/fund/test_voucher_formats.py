@@ -137,6 +137,7 @@ async def begin_as_before(worker: FundWorker, monkeypatch: pytest.MonkeyPatch) -
     merchant, channel = await worker.merchant(), f"c-{worker.salt}"
     with monkeypatch.context() as before:
         before.setattr(drafts, "VOUCHER_FORMAT", 1)
+        before.setattr(drafts, "REFUND_FORMAT", 1)
         await worker.pay(merchant, "p", 1_000)
         await worker.pay(merchant, "undone", 70)
         drawn = await worker.done("withdrawal", merchant=merchant, order_no="w", amount=50, channel=channel)
