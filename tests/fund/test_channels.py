@@ -69,6 +69,89 @@ async def test_a_payout_may_be_settled_later_and_bounce(bank: RunningBank, chann
     assert await channel.statement(TODAY()) == []
 
 
+async def test_a_refund_is_paid_and_polled_beside_a_payout_with_its_reference(bank: RunningBank, channel: HttpChannel):
+    await channel.pay_out(REF, 700, "CNY")
+    assert await channel.query_refund(REF) == Payout(Standing.ABSENT)
+    refunded = await channel.refund(REF, "IN-1", 500, "CNY")
+    assert (refunded.state, refunded.amount) == (Standing.PAID, 500)
+    assert await channel.query_refund(REF) == refunded
+    assert await channel.refund(REF, "IN-1", 500, "CNY") == refunded
+    assert (await channel.query(REF)).amount == 700
+    assert (bank.totals["paid_amount"], bank.totals["refunded_amount"]) == (700, 500)
+    assert sorted(line.amount for line in await channel.statement(TODAY())) == [-700, -500]
+
+
+@pytest.mark.parametrize("terms", [("IN-1", 501, "CNY"), ("IN-2", 500, "CNY"), (None, 500, "CNY"), ("IN-1", 500, "USD")])
+async def test_other_terms_of_a_refund_under_the_same_reference_are_refused(
+    bank: RunningBank, channel: HttpChannel, terms: tuple[str | None, int, str]
+):
+    await channel.refund(REF, "IN-1", 500, "CNY")
+    with pytest.raises(ChannelSilent, match="409"):
+        await channel.refund(REF, *terms)
+    assert (bank.totals["refunded_amount"], bank.totals["refund_conflicts"]) == (500, 1)
+    assert (bank.totals["paid_amount"], bank.totals["conflicts"]) == (0, 0)
+
+
+async def test_a_refund_may_be_settled_later_and_bounce(bank: RunningBank, channel: HttpChannel):
+    await bank.behave(bounce_rate=1.0, settle_after_ms=60_000)
+    assert (await channel.refund(REF, None, 500, "CNY")).state is Standing.ACCEPTED
+    assert (await channel.query_refund(REF)).state is Standing.ACCEPTED
+    await bank.post("/settle")
+    assert (await channel.query_refund(REF)).state is Standing.BOUNCED
+    assert await channel.statement(TODAY()) == []
+
+
+async def test_a_lost_answer_of_a_refund_is_silence_and_an_error_did_nothing(bank: RunningBank, channel: HttpChannel):
+    await bank.behave(lost_answer_rate=1.0)
+    with pytest.raises(ChannelSilent):
+        await channel.refund(REF, None, 500, "CNY")
+    assert bank.totals["refunded_amount"] == 500
+    await bank.behave(error_rate=1.0)
+    with pytest.raises(ChannelSilent):
+        await channel.refund(f"{REF}2", None, 500, "CNY")
+    with pytest.raises(ChannelAway):
+        await channel.query_refund(REF)
+    assert bank.totals["refunded_amount"] == 500
+
+
+async def test_a_paid_payout_returns_with_its_reference_in_the_statement(bank: RunningBank, channel: HttpChannel):
+    await channel.pay_out(REF, 500, "CNY")
+    for amount, ref, status in (
+        (200, "BACK-1", 200),
+        (200, "BACK-1", 409),  # this return exists
+        (301, "BACK-2", 409),  # more than the payout
+        (300, "BACK-3", 200),
+        (1, "BACK-4", 409),
+    ):
+        assert (await bank.post(f"/payouts/{REF}/return", {"amount": amount, "channel_ref": ref}))[0] == status, ref
+    assert bank.totals["returned_amount"] == 500
+    assert [(line.ref, line.amount) for line in await channel.statement(TODAY())] == [
+        (REF, -500),
+        (REF, 200),
+        (REF, 300),
+    ]
+
+
+@pytest.mark.parametrize("behaviour", [{"bounce_rate": 1.0}, {"settle_after_ms": 60_000}])
+async def test_a_payout_that_is_not_paid_does_not_return(
+    bank: RunningBank, channel: HttpChannel, behaviour: dict[str, float]
+):
+    body = {"amount": 500, "channel_ref": "BACK-1"}
+    assert (await bank.post(f"/payouts/{REF}/return", body))[0] == 404
+    await bank.behave(**behaviour)
+    await channel.pay_out(REF, 500, "CNY")
+    assert (await bank.post(f"/payouts/{REF}/return", body))[0] == 409
+    for wrong in ({"amount": 0}, {"amount": "1"}, {"amount": 1, "channel_ref": ""}, {"ref": REF}):
+        assert (await bank.post(f"/payouts/{REF}/return", wrong))[0] == 400
+    assert bank.totals["returned_amount"] == 0
+
+
+async def test_a_payout_returns_as_a_whole_unless_the_request_says_otherwise(bank: RunningBank, channel: HttpChannel):
+    await channel.pay_out(REF, 500, "CNY")
+    status, said = await bank.post(f"/payouts/{REF}/return", {})
+    assert (status, said["ref"], said["amount"], said["channel_ref"][:4]) == (200, REF, 500, "RET-")
+
+
 async def test_a_lost_answer_is_silence_and_the_money_is_gone(bank: RunningBank, channel: HttpChannel):
     await bank.behave(lost_answer_rate=1.0)
     with pytest.raises(ChannelSilent):
@@ -94,6 +177,10 @@ async def test_an_address_without_a_server_is_away_and_not_silent():
                 await channel.pay_out(REF, 1, "CNY")
             with pytest.raises(ChannelAway):
                 await channel.query(REF)
+            with pytest.raises(ChannelAway):
+                await channel.refund(REF, None, 1, "CNY")
+            with pytest.raises(ChannelAway):
+                await channel.query_refund(REF)
             with pytest.raises(ChannelAway):
                 await channel.statement(TODAY())
 
@@ -130,8 +217,12 @@ async def test_an_answer_that_cannot_be_understood_says_nothing_of_the_payout(
             return
         with pytest.raises(fault):
             await channel.pay_out(REF, 5, "CNY")
+        with pytest.raises(fault):
+            await channel.refund(REF, None, 5, "CNY")
         with pytest.raises(ChannelAway):  # a 404 that the channel did not send is no absence
             await channel.query(REF)
+        with pytest.raises(ChannelAway):
+            await channel.query_refund(REF)
 
 
 async def test_an_answer_that_does_not_come_is_silence_in_bounded_time():
@@ -213,6 +304,9 @@ def test_a_cell_of_a_statement_is_no_formula(ref: str):
 REQUESTS = [
     ("POST", "/payouts", {"ref": REF, "amount": 1, "currency": "CNY"}),
     ("GET", f"/payouts/{REF}", None),
+    ("POST", f"/payouts/{REF}/return", {"amount": 1, "channel_ref": "BACK-1"}),
+    ("POST", "/refunds", {"ref": REF, "amount": 1, "currency": "CNY"}),
+    ("GET", f"/refunds/{REF}", None),
     ("GET", "/statements/2026-01-01", None),
     ("POST", "/receipts", {"channel_ref": "IN-1", "amount": 700}),
     ("POST", "/settle", None),
