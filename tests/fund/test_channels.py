@@ -81,7 +81,9 @@ async def test_a_refund_is_paid_and_polled_beside_a_payout_with_its_reference(ba
     assert sorted(line.amount for line in await channel.statement(TODAY())) == [-700, -500]
 
 
-@pytest.mark.parametrize("terms", [("IN-1", 501, "CNY"), ("IN-2", 500, "CNY"), (None, 500, "CNY"), ("IN-1", 500, "USD")])
+@pytest.mark.parametrize(
+    "terms", [("IN-1", 501, "CNY"), ("IN-2", 500, "CNY"), (None, 500, "CNY"), ("IN-1", 500, "USD")]
+)
 async def test_other_terms_of_a_refund_under_the_same_reference_are_refused(
     bank: RunningBank, channel: HttpChannel, terms: tuple[str | None, int, str]
 ):

@@ -1,4 +1,6 @@
-"""Payouts: each withdrawal is paid once, whatever process fails or does not answer, and ends as the channel reports."""
+"""Payouts: each withdrawal or refund is paid once, whatever process fails or does not answer, and ends as the channel
+reports.
+"""
 
 import asyncio
 import json
@@ -17,7 +19,17 @@ from fundledger.fund.jobs.payouts import Payouts
 from fundledger.fund.model import accounts
 from fundledger.fund.model.answer import Answer, Taken
 from fundledger.fund.store.queries import SQL
-from tests.fund.bank import BankProcess, EndsInSql, Pool, RunningBank, Scripted, a_bank_process, a_withdrawal, here
+from tests.fund.bank import (
+    BankProcess,
+    EndsInSql,
+    Pool,
+    RunningBank,
+    Scripted,
+    a_bank_process,
+    a_refund,
+    a_withdrawal,
+    here,
+)
 from tests.support.fund_worker import FundWorker
 from tests.support.plans import plan_of, scanned
 from tests.support.running import RunningService
@@ -50,6 +62,14 @@ async def findings(pool: Pool) -> list[tuple[str, str]]:
     return [(row["stands"], row["says"]) for row in rows]
 
 
+# Functions that insert an order, and the calls of a channel, by the kind of the order
+INSERT = {"withdrawal": a_withdrawal, "refund": a_refund}
+CALLS = {
+    "withdrawal": {"pay_out": "pay_out", "query": "query"},
+    "refund": {"pay_out": "refund", "query": "query_refund"},
+}
+both_kinds = pytest.mark.parametrize("kind", INSERT)
+
 # --- Answers of the channel -----------------------------------------------------------------------------------------
 
 WAYS = {
@@ -76,16 +96,18 @@ WAYS = {
 }
 
 
-async def ends_as_it_says(pool: Pool, way: str, sender: type[PayoutSender] = PayoutSender) -> None:
+async def ends_as_it_says(
+    pool: Pool, way: str, sender: type[PayoutSender] = PayoutSender, kind: str = "withdrawal"
+) -> None:
     said, asked, states = WAYS[way]
-    order = await a_withdrawal(pool)
+    order = await INSERT[kind](pool)
     channel = Scripted(*said)
     paying = payouts(pool, channel)
     of_channel = paying._by_channel[here.channel]
     of_channel.sender = sender(pool, EndsInSql(pool), here.channel, channel, AT_ONCE)
     for _ in said:
         await paying.pay_out_some()
-    assert channel.asked == asked
+    assert channel.asked == [CALLS[kind][call] for call in asked]
     assert set(channel.refs) == {str(order)}
     assert await history(pool, order) == states
     assert await state_of(pool, order) == states[-1]
@@ -93,9 +115,12 @@ async def ends_as_it_says(pool: Pool, way: str, sender: type[PayoutSender] = Pay
     assert await findings(pool) == []
 
 
+@both_kinds
 @pytest.mark.parametrize("way", WAYS)
-async def test_a_withdrawal_ends_as_its_channel_says_and_is_sent_again_only_if_it_is_absent(fund_pool: Pool, way: str):
-    await ends_as_it_says(fund_pool, way)
+async def test_an_order_ends_as_its_channel_says_and_is_sent_again_only_if_it_is_absent(
+    fund_pool: Pool, way: str, kind: str
+):
+    await ends_as_it_says(fund_pool, way, kind=kind)
 
 
 class SendsBlindly(PayoutSender):
@@ -111,8 +136,8 @@ async def test_one_that_sends_again_without_asking_is_noticed(fund_pool: Pool, w
         await ends_as_it_says(fund_pool, way, SendsBlindly)
 
 
-async def is_marked_before_the_call(pool: Pool) -> None:
-    order = await a_withdrawal(pool)
+async def is_marked_before_the_call(pool: Pool, kind: str = "withdrawal") -> None:
+    order = await INSERT[kind](pool)
     channel = Scripted(PAID)
     seen = []
 
@@ -124,8 +149,9 @@ async def is_marked_before_the_call(pool: Pool) -> None:
     assert seen == [("sent", ["sent"])]
 
 
-async def test_a_withdrawal_is_marked_sent_before_the_call_goes_out(fund_pool: Pool):
-    await is_marked_before_the_call(fund_pool)
+@both_kinds
+async def test_an_order_is_marked_sent_before_the_call_goes_out(fund_pool: Pool, kind: str):
+    await is_marked_before_the_call(fund_pool, kind)
 
 
 async def test_one_that_is_not_marked_before_the_call_is_noticed(fund_pool: Pool, monkeypatch: pytest.MonkeyPatch):
@@ -312,12 +338,12 @@ async def test_two_concurrent_runs_send_each_withdrawal_once(fund_pool: Pool, ba
 # --- Ends by other callers ------------------------------------------------------------------------------------------
 
 
-async def ended_meanwhile(pool: Pool, by_others: str, *said: Standing | Exception) -> tuple[UUID, Scripted]:
-    order = await a_withdrawal(pool)
+async def ended_meanwhile(pool: Pool, kind: str, by_others: str, *said: Standing | Exception) -> tuple[UUID, Scripted]:
+    order = await INSERT[kind](pool)
     batcher, channel = EndsInSql(pool), Scripted(*said)
 
     async def somebody_ends_it(verb: str) -> None:
-        if verb == "pay_out":
+        if verb == CALLS[kind]["pay_out"]:
             assert isinstance(await batcher.end(order, by_others, "other", None, "front"), Taken)
 
     channel.during = somebody_ends_it
@@ -329,23 +355,25 @@ async def ended_meanwhile(pool: Pool, by_others: str, *said: Standing | Exceptio
     return order, channel
 
 
+@both_kinds
 @pytest.mark.parametrize("stands", ["paid", "bounced"])
 @pytest.mark.parametrize("before", [[], [ACCEPTED], [SILENT], [AWAY, ACCEPTED]])
 @pytest.mark.parametrize("says", [PAID, BOUNCED])
 async def test_an_end_that_stands_is_not_flipped_and_a_channel_that_says_otherwise_is_a_finding(
-    fund_pool: Pool, caplog: pytest.LogCaptureFixture, stands: str, before: list, says: Standing
+    fund_pool: Pool, caplog: pytest.LogCaptureFixture, kind: str, stands: str, before: list, says: Standing
 ):
-    order, _ = await ended_meanwhile(fund_pool, stands, *before, says)
+    order, _ = await ended_meanwhile(fund_pool, kind, stands, *before, says)
     assert await history(fund_pool, order) == ["sent", stands]
     agrees = says == stands
     assert await findings(fund_pool) == ([] if agrees else [(stands, says)])
     assert any(record.levelname == "CRITICAL" for record in caplog.records) is not agrees
 
 
+@both_kinds
 @pytest.mark.parametrize(("stands", "found"), [("bounced", []), ("paid", [("paid", "absent")])])
-async def test_what_was_ended_by_others_is_never_sent_again(fund_pool: Pool, stands: str, found: list):
-    _, channel = await ended_meanwhile(fund_pool, stands, SILENT, ABSENT)
-    assert channel.asked == ["pay_out", "query"]
+async def test_what_was_ended_by_others_is_never_sent_again(fund_pool: Pool, kind: str, stands: str, found: list):
+    _, channel = await ended_meanwhile(fund_pool, kind, stands, SILENT, ABSENT)
+    assert channel.asked == [CALLS[kind]["pay_out"], CALLS[kind]["query"]]
     assert await findings(fund_pool) == found
 
 
