@@ -130,7 +130,7 @@ async def test_a_bounced_refund_leaves_everything_as_it_was(worker: Refunding, s
     await worker.pay(merchant, "p", 10_000, settle="now" if settle == "now" else "later")
     if settle == "partly":
         await worker.done("settlement", merchant=merchant, order_no="s", amount=4_000)
-    # The first refund inserts the row of a payment that is settled at once.
+    # The first refund inserts the row of a payment that is settled immediately.
     await worker.ended(await worker.refund(merchant, "first", "p", 1), "bounced")
     income = await worker.balance(accounts.fee_income("CNY"))
     before = await worker.of(merchant), await worker.progress("p"), await worker.channel_moved()
@@ -252,7 +252,7 @@ async def test_concurrent_ends_of_a_refund_have_one_outcome(worker: Refunding) -
 
 
 @pytest.mark.parametrize("amount", [60, 100, 101])
-async def test_what_a_bounced_refund_gives_back_repays_the_debt(worker: Refunding, amount: int) -> None:
+async def test_the_returned_money_of_a_bounced_refund_repays_the_debt(worker: Refunding, amount: int) -> None:
     merchant = await worker.merchant()
     await worker.pay(merchant, "first", 100)
     await worker.pay(merchant, "p", amount)
@@ -375,7 +375,7 @@ async def test_a_channel_that_an_earlier_version_opened_takes_refunds(worker: Re
     await worker.ended(order, "paid")
 
 
-# --- Many at once -----------------------------------------------------------------------------------------------------
+# --- Concurrent refunds -----------------------------------------------------------------------------------------------------
 
 
 async def test_refunds_that_bounce_while_others_are_requested_never_exceed_the_payment(worker: Refunding) -> None:

@@ -12,7 +12,7 @@ second finds the order of the first. There are three steps: fetch rows, decide a
 write rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -227,12 +227,18 @@ async def release(
     of_kind = {kind: [order for order in refused if order.kind is kind] for kind in RESERVING}
     # Rows are locked in the sequence of `lock` and `reserve`, to prevent deadlocks: originals, payments, debts, days.
     reversals = [order for order in posted if order.kind is Kind.REVERSAL]
-    await _undo_returns(connection, macs, of_kind[Kind.PAYOUT_RETURN], reversals)
-    freed = await _lock_reversed(connection, macs, of_kind[Kind.REVERSAL])
+    undone = of_kind[Kind.PAYOUT_RETURN] + await _reversed_returns(connection, macs, reversals)
+    of = {order.of_order for order in undone + of_kind[Kind.REVERSAL] if order.of_order}
+    originals = await _lock_originals(connection, macs, of) if of else {}
+    by = {order.id for order in of_kind[Kind.REVERSAL]}
+    freed = [order for order in originals.values() if order.reversed_by in by]
     parts = await _read_parts(connection, macs, of_kind[Kind.SETTLEMENT])
     returned = of_kind[Kind.REFUND] + of_kind[Kind.CHARGEBACK]
     ids = {order.id for order in freed} | {o.of_order for o in returned if o.of_order}
     payments, _ = await sums.lock_payments(connection, macs, ids | {part["payment"] for part in parts})
+    for order in undone:
+        if order.of_order in originals:
+            originals[order.of_order].returned -= order.amount
     for order in freed:
         order.reversed_by = None
         if order.id in payments:
@@ -245,6 +251,8 @@ async def release(
             payments[part["payment"]].settled -= part["amount"]
             payments[part["payment"]].fee_settled -= part["fee"]
     await _write_reversed(connection, macs, freed)
+    withdrawals = {order.of_order for order in undone}
+    await _write_returned(connection, macs, [order for id_, order in originals.items() if id_ in withdrawals])
     await sums.write_payments(connection, macs, payments.values())
     await debts.change(connection, macs, posted, refused)
     if reversals:
@@ -266,34 +274,17 @@ async def release_bounced(connection: Connection, macs: OrderMacs, order: Order)
     await sums.write_payments(connection, macs, payments.values())
 
 
-async def _undo_returns(
-    connection: Connection, macs: OrderMacs, refused: Sequence[Order], reversals: Sequence[Order]
-) -> None:
-    """Subtract payout returns from the returned amounts of their withdrawals: those that are refused, and those whose
-    reversals were just posted.
-    """
-    of = {order.of_order for order in reversals if order.of_order and reversed_kind(order) is Kind.PAYOUT_RETURN}
-    found = (await read_orders(connection, sorted(of))).values() if of else ()
-    returns = [*refused, *(order for order in found if _verifies(macs, order))]
-    if not returns:
-        return
-    rows = await connection.fetch(SQL["lock_originals"], sorted({o.of_order for o in returns if o.of_order}))
-    withdrawals = {order.id: order for order in map(order_from, rows) if _verifies(macs, order)}
-    for order in returns:
-        if order.of_order in withdrawals:
-            withdrawals[order.of_order].returned -= order.amount
-    await _write_returned(connection, macs, list(withdrawals.values()))
+async def _reversed_returns(connection: Connection, macs: OrderMacs, reversals: Sequence[Order]) -> list[Order]:
+    """Return the payout returns that reversals reverse and that match their MACs."""
+    ids = sorted(o.of_order for o in reversals if o.of_order and reversed_kind(o) is Kind.PAYOUT_RETURN)
+    found = await read_orders(connection, ids) if ids else {}
+    return [order for order in found.values() if _verifies(macs, order)]
 
 
-async def _lock_reversed(connection: Connection, macs: OrderMacs, reversals: Sequence[Order]) -> list[Order]:
-    """Lock the orders that reversals refer to. Return the orders that match their MAC and that one of the reversals
-    reverses.
-    """
-    by = {order.id for order in reversals}
-    if not by:
-        return []
-    rows = await connection.fetch(SQL["lock_originals"], sorted({o.of_order for o in reversals if o.of_order}))
-    return [order for order in map(order_from, rows) if order.reversed_by in by and _verifies(macs, order)]
+async def _lock_originals(connection: Connection, macs: OrderMacs, ids: Collection[UUID]) -> dict[UUID, Order]:
+    """Lock orders to which other orders refer. Return those that match their MACs."""
+    rows = await connection.fetch(SQL["lock_originals"], sorted(ids))
+    return {order.id: order for order in map(order_from, rows) if _verifies(macs, order)}
 
 
 def _verifies(macs: OrderMacs, order: Order) -> bool:
