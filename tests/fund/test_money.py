@@ -31,7 +31,7 @@ STEPS: Final = unless_long(1_200, 200_000)
 STEPS_MAX: Final = 10 * STEPS
 """The maximum number of steps if an outcome was not reached yet."""
 MERCHANTS: Final = unless_long(8, 50)
-SEED: Final = 13
+SEED: Final = 14
 CURRENCIES: Final = ("CNY", "USD", "JPY", "KWD")
 OWN: Final = ("available", "pending", "receivable")
 WANTED: Final = frozenset(
@@ -57,6 +57,9 @@ WANTED: Final = frozenset(
         *("settlement nothing-to-settle", "settlement settlement-exceeds-pending", "refund refund-exceeds-payment"),
         *("chargeback chargeback-exceeds-payment", "refund payment-not-posted", "refund order-already-reversed"),
         *("recovery debt-exceeded", "write_off debt-exceeded", "release"),
+        *("refund paid", "refund bounced", "payout_return posted", "payout_return parked"),
+        *("payout_return withdrawal-not-paid", "payout_return return-exceeds-withdrawal"),
+        *("reversal of payout_return posted", "reversal of payout_return order-not-reversible"),
     }
 )
 """Outcomes that a run has to reach. Otherwise it proves nothing about them."""
@@ -108,7 +111,7 @@ class Run:
             )
             named |= {self.platform.named(part, currency) for part in parts}
             named |= {self.platform.bank(currency)}
-            named |= {self.platform.named(f"transit:payout:{self.platform.channel}", currency)}
+            named |= {self.platform.transit(what, currency) for what in ("payout", "refund")}
         rows = await self.ledger.fetch(BALANCES, sorted(named))
         return {**dict.fromkeys(named, 0), **{row["id"]: row["balance"] for row in rows}}
 
@@ -174,7 +177,7 @@ class Run:
         if payment is not None:
             amount = self.amount_of(payment)
             members = {"payment_order_no": payment.number, "amount": amount}
-            await self.ask("refund", lambda _: self.platform.refund(m, payment, amount), m, **members)
+            await self.ask("refund", lambda number: self.platform.refund(m, number, payment, amount), m, **members)
 
     async def charge_back(self, m: Merchant) -> None:
         payment = self.some_payment(m)
@@ -202,24 +205,38 @@ class Run:
             assert owed["balance"] == 0, "the merchant withdrew although it owes"
 
     async def end(self, m: Merchant) -> None:
-        waiting = [slip for slip in m.withdrawals if slip.is_open]
+        waiting = m.withdrawals + m.refunds
         if not waiting or m.held:
             return
         slip, paid = self.chance.choice(waiting), self.chance.random() < 0.6
         arguments = ("paid", f"ref-{slip.number}", None) if paid else ("bounced", None, "closed")
         answer = await self.worker.batcher.end(self.ids[slip.number], *arguments, "bank")  # type: ignore[arg-type]
-        outcome = self.platform.end(m, slip, paid=paid)
-        m.withdrawals.remove(slip)
-        self.steps.append(f"end {slip.number} {outcome} -> {answer!r}"[:500])
+        outcome = (self.platform.end if slip.kind == "withdrawal" else self.platform.end_refund)(m, slip, paid=paid)
+        self.steps.append(f"end {slip.kind} {slip.number} {outcome} -> {answer!r}"[:500])
         assert isinstance(answer, Taken)
         assert answer.order.state == outcome
-        self.seen[f"withdrawal {outcome}"] += 1
+        self.seen[f"{slip.kind} {outcome}"] += 1
+
+    async def return_payout(self, m: Merchant) -> None:
+        among = m.withdrawals if m.withdrawals and self.chance.random() < 0.1 else m.payouts[-6:]
+        if not among:
+            return
+        payout, with_fee = self.chance.choice(among), self.chance.random() < 0.5
+        left = payout.amount - payout.returned
+        amount = self.chance.choice([max(1, left), max(1, left // 2), max(1, left // 3), left + 1])
+        members = {"withdrawal_order_no": payout.number, "amount": amount, "fee": "returned" if with_fee else "kept"}
+        members["channel_ref"] = f"back-{self.worker.salt}-{self.number}"
+
+        def expected(number: str) -> str:
+            return self.platform.return_payout(m, number, payout, amount, with_fee=with_fee)
+
+        await self.ask("payout_return", expected, m, **members)
 
     async def recover(self, m: Merchant) -> None:
         m = self.owing(m)
-        amount = max(
-            1, self.chance.choice([self.platform.debt(m), self.platform.debt(m) // 2, self.platform.debt(m) + 1])
-        )
+        debt = self.platform.debt(m)
+        there = min(debt, self.platform.balances[m.of("available")])
+        amount = max(1, self.chance.choice([debt, there, there // 2, debt + 1]))
         await self.ask("recovery", lambda _: self.platform.recover(m, amount), m, amount=amount)
 
     async def write_off(self, m: Merchant) -> None:
@@ -258,6 +275,13 @@ class Run:
     async def reverse(self, m: Merchant) -> None:
         if self.chance.random() < 0.3:
             m = self.owing(m)
+        await self.reverse_one(m)
+        # A merchant owes and has money only after a reversal, until its next credit.
+        if self.platform.debt(m) and self.platform.balances[m.of("available")] and self.chance.random() < 0.5:
+            await self.compare()
+            await self.recover(m)
+
+    async def reverse_one(self, m: Merchant) -> None:
         payment = self.some_payment(m)
         slips = self.of_platform[-5:] if self.chance.random() < 0.3 else m.slips[-5:]
         if payment is not None and self.chance.random() < 0.6:
@@ -265,9 +289,10 @@ class Run:
             await self.ask("reversal", lambda _: self.platform.reverse_payment(m, payment), m, **of)
         elif slips:
             slip = self.chance.choice(slips)
-            owner = m if slip.kind == "adjustment" else None
+            owner = m if slip.kind in ("adjustment", "payout_return") else None
             of = {"of_kind": slip.kind, "of_order_no": slip.number, "reason": "r"}
-            await self.ask("reversal", lambda _: self.platform.reverse(owner, slip), owner, **of)
+            outcome = await self.ask("reversal", lambda _: self.platform.reverse(owner, slip), owner, **of)
+            self.seen[f"reversal of {slip.kind} {outcome}"] += 1
 
     async def hold(self, m: Merchant) -> None:
         """Freeze the accounts of a merchant, or unfreeze them. Sometimes release its parked orders a step later."""
@@ -279,7 +304,7 @@ class Run:
         for name in OWN:
             await self.worker.accounts.unfreeze(m.of(name))
         m.held = False
-        if any(payment is None for _, payment, *_ in m.parked) and self.chance.random() < 0.5:
+        if any(order.makes_debt for order in m.parked) and self.chance.random() < 0.5:
             await self.withdraw(m)
             await self.compare()
         for number in self.platform.release(m):
@@ -292,7 +317,7 @@ class Run:
         steps = [
             *[(self.pay, 10), (self.settle, 5), (self.refund, 5), (self.charge_back, 4), (self.withdraw, 5)],
             *[(self.end, 4), (self.recover, 1), (self.write_off, 1), (self.adjust, 2), (self.cost, 1)],
-            *[(self.difference, 1), (self.reverse, 3)],
+            *[(self.difference, 1), (self.reverse, 3), (self.return_payout, 2)],
         ]
         merchant = self.chance.choice(self.merchants)
         if self.chance.random() < (0.2 if merchant.held else 0.02):

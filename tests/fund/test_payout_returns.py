@@ -333,6 +333,21 @@ async def test_a_reversed_return_makes_the_merchant_owe_what_it_repaid(worker: F
     assert await worker.value("SELECT owed FROM fund.debts WHERE merchant = $1", order.merchant) == 100
 
 
+async def test_a_reversed_return_restores_a_debt_that_its_fee_repaid(worker: FundWorker) -> None:
+    """The debt is greater than the amount of the return, because the return also credited the fee."""
+    order = await paid_out(worker, 1_000, withdrawal_fee=FEE)
+    await worker.pay(order.merchant, "p", 2_020)
+    await worker.done("withdrawal", merchant=order.merchant, order_no="w2", amount=2_000, channel=order.channel)
+    await worker.done("chargeback", merchant=order.merchant, order_no="cb", payment_order_no="p", amount=2_020)
+    back = await returned(worker, order, "b", 1_000, fee="returned")
+    assert (back.fee, back.set_off) == (10, 1_010)
+    assert await worker.of(order.merchant) == (0, 0, 1_010)
+    undone = await undo(worker, back, "u")
+    assert isinstance(undone, Taken)
+    assert (undone.order.state, undone.order.to_receivable) == (State.POSTED, 1_010)
+    assert await worker.of(order.merchant) == (0, 0, 2_020)
+
+
 async def test_a_parked_return_is_not_reversed(worker: FundWorker) -> None:
     order = await paid_out(worker)
     await freeze(worker, order.merchant, "available")

@@ -5,6 +5,7 @@ so each outcome is certain. A balance is credits minus debits.
 """
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 POSTED, REFUSED, PARKED = "posted", "refused", "parked"
@@ -56,7 +57,11 @@ class Payment:
 
 @dataclass(eq=False)
 class Slip:
-    """An order that may be reversed, or a withdrawal that may be ended."""
+    """An order that may be reversed, or a withdrawal or a refund that may be ended.
+
+    `pending`, `waived`: of a refund, the pending part of its payment that it took, and the fee of this part. `of`: the
+    withdrawal of a payout return. `returned`: the part of a paid withdrawal that came back.
+    """
 
     number: str
     kind: str
@@ -64,13 +69,26 @@ class Slip:
     amount: int = 0
     fee: int = 0
     is_open: bool = True
+    payment: Payment | None = None
+    pending: int = 0
+    waived: int = 0
+    of: "Slip | None" = None
+    returned: int = 0
+    was_parked: bool = False
+
+
+@dataclass(eq=False)
+class Parked:
+    """An order that waits. `take`: post the order from an account, and return the outcome."""
+
+    number: str
+    take: Callable[[str], str]
+    makes_debt: bool = False
 
 
 @dataclass(eq=False)
 class Merchant:
-    """A merchant. `held`: its accounts take no entries. `parked`: orders that wait, as (number, payment or None, moves,
-    amount).
-    """
+    """A merchant. `held`: its accounts take no entries. `withdrawals` and `refunds` have no end, `payouts` are paid."""
 
     id: str
     currency: str
@@ -79,8 +97,10 @@ class Merchant:
     payments: list[Payment] = field(default_factory=list)
     slips: list[Slip] = field(default_factory=list)
     withdrawals: list[Slip] = field(default_factory=list)
+    refunds: list[Slip] = field(default_factory=list)
+    payouts: list[Slip] = field(default_factory=list)
     held: bool = False
-    parked: "list[tuple[str, Payment | None, int, int]]" = field(default_factory=list)
+    parked: list[Parked] = field(default_factory=list)
 
     def of(self, name: str) -> str:
         return f"merchant:{self.id}:{name}"
@@ -104,6 +124,9 @@ class Platform:
 
     def bank(self, currency: str) -> str:
         return self.named(f"bank:{self.channel}", currency)
+
+    def transit(self, what: str, currency: str) -> str:
+        return self.named(f"transit:{what}:{self.channel}", currency)
 
     def debt(self, merchant: Merchant) -> int:
         return -self.balances[merchant.of("receivable")]
@@ -139,7 +162,11 @@ class Platform:
         if self._take_in(m, payment, self.bank(m.currency)) == POSTED:
             return POSTED
         payment.state, payment.was_parked = PARKED, True
-        m.parked.append((number, payment, amount, 0))
+        return self._park(m, Parked(number, lambda source: self._take_in(m, payment, source)), amount)
+
+    def _park(self, m: Merchant, parked: Parked, amount: int) -> str:
+        """Park an order. `amount`: the money that the bank received, negative if the bank paid it."""
+        m.parked.append(parked)
         self.move({self.bank(m.currency): -amount, self.named("suspense:parked", m.currency): amount})
         return PARKED
 
@@ -185,7 +212,7 @@ class Platform:
 
     # --- Money back to the payer ---
 
-    def refund(self, m: Merchant, payment: Payment, amount: int) -> str:
+    def refund(self, m: Merchant, number: str, payment: Payment, amount: int) -> str:
         if (no := self._unreturnable(payment)) is not None:
             return no
         if amount > payment.amount - payment.returned:
@@ -197,16 +224,34 @@ class Platform:
             m.of("pending"): -pending,
             m.of("available"): fee - settled,
             self.named("income:fee", m.currency): -fee,
-            self.bank(m.currency): amount,
+            self.transit("refund", m.currency): amount,
         }
         if self._post(m, moves) == REFUSED:
             return REFUSED
-        if pending:
-            payment.take_pending(pending)
+        waived = payment.take_pending(pending) if pending else 0
         payment.kept -= settled
         payment.fee_paid -= fee
         payment.returned += amount
+        m.refunds.append(Slip(number, "refund", moves, amount, fee, True, payment, pending, waived))
         return POSTED
+
+    def end_refund(self, m: Merchant, slip: Slip, *, paid: bool) -> str:
+        transit, payment = self.transit("refund", m.currency), slip.payment
+        m.refunds.remove(slip)
+        if paid:
+            self.move({transit: -slip.amount, self.bank(m.currency): slip.amount})
+            return "paid"
+        assert payment is not None
+        settled = slip.amount - slip.pending
+        back = {m.of("pending"): slip.pending, **self._credit(m, settled - slip.fee)}
+        outcome = self._post(m, {transit: -slip.amount, self.named("income:fee", m.currency): slip.fee, **back})
+        assert outcome == POSTED
+        payment.pending += slip.pending
+        payment.fee_due += slip.waived
+        payment.kept += settled
+        payment.fee_paid += slip.fee
+        payment.returned -= slip.amount
+        return "bounced"
 
     def charge_back(self, m: Merchant, number: str, payment: Payment, amount: int) -> str:
         if (no := self._unreturnable(payment)) is not None:
@@ -219,9 +264,8 @@ class Platform:
         payment.returned += amount
         if self._take_back(m, amount, pending, self.bank(m.currency)) == POSTED:
             return POSTED
-        m.parked.append((number, None, amount, pending))
-        self.move({self.named("suspense:parked", m.currency): -amount, self.bank(m.currency): amount})
-        return PARKED
+        take = Parked(number, lambda target: self._take_back(m, amount, pending, target), makes_debt=True)
+        return self._park(m, take, -amount)
 
     def _take_back(self, m: Merchant, amount: int, pending: int, target: str) -> str:
         rest = amount - pending
@@ -241,26 +285,21 @@ class Platform:
     def release(self, m: Merchant) -> list[str]:
         """Release the parked orders of a merchant whose accounts are not held. Return their numbers, in order."""
         parked, m.parked = m.parked, []
-        source = self.named("suspense:parked", m.currency)
-        for _, payment, amount, pending in parked:
-            if payment is None:
-                assert self._take_back(m, amount, pending, source) == POSTED
-            else:
-                assert self._take_in(m, payment, source) == POSTED
-        return [number for number, *_ in parked]
+        for order in parked:
+            assert order.take(self.named("suspense:parked", m.currency)) == POSTED
+        return [order.number for order in parked]
 
     # --- Money out ---
 
     def withdraw(self, m: Merchant, number: str, amount: int) -> str:
         fee, debt = m.payout_rule.of(amount), self.debt(m)
-        transit = self.named(f"transit:payout:{self.channel}", m.currency)
         moves = {
             m.of("available"): -amount - fee - debt,
             m.of("receivable"): debt,
-            transit: amount,
+            self.transit("payout", m.currency): amount,
             self.named("income:fee", m.currency): fee,
         }
-        if any(payment is None for _, payment, *_ in m.parked):
+        if any(order.makes_debt for order in m.parked):
             return "debt-in-progress"
         outcome = self._post(m, moves)
         if outcome == POSTED:
@@ -268,15 +307,35 @@ class Platform:
         return outcome
 
     def end(self, m: Merchant, slip: Slip, *, paid: bool) -> str:
-        transit = self.named(f"transit:payout:{self.channel}", m.currency)
-        slip.is_open = False
+        transit = self.transit("payout", m.currency)
+        m.withdrawals.remove(slip)
         if paid:
+            m.payouts.append(slip)
             self.move({transit: -slip.amount, self.bank(m.currency): slip.amount})
             return "paid"
         back = self._credit(m, slip.amount + slip.fee)
         outcome = self._post(m, {transit: -slip.amount, self.named("income:fee", m.currency): -slip.fee, **back})
         assert outcome == POSTED
         return "bounced"
+
+    def return_payout(self, m: Merchant, number: str, payout: Slip, amount: int, *, with_fee: bool) -> str:
+        if payout not in m.payouts:
+            return "withdrawal-not-paid"
+        if amount > payout.amount - payout.returned:
+            return "return-exceeds-withdrawal"
+        fee = payout.fee * amount // payout.amount if with_fee else 0
+        slip = Slip(number, "payout_return", {}, amount, fee, of=payout)
+        payout.returned += amount
+        m.slips.append(slip)
+        if self._take_returned(m, slip, self.bank(m.currency)) == POSTED:
+            return POSTED
+        slip.was_parked = True
+        return self._park(m, Parked(number, lambda source: self._take_returned(m, slip, source)), amount)
+
+    def _take_returned(self, m: Merchant, slip: Slip, source: str) -> str:
+        credit = self._credit(m, slip.amount + slip.fee)
+        slip.moves = {source: -slip.amount, self.named("income:fee", m.currency): -slip.fee, **credit}
+        return self._post(m, slip.moves)
 
     # --- Debts and corrections ---
 
@@ -326,10 +385,14 @@ class Platform:
     def reverse(self, m: Merchant | None, slip: Slip) -> str:
         if not slip.is_open:
             return "order-already-reversed"
+        if slip.was_parked:
+            return "order-not-reversible"
         moves = {account: -amount for account, amount in slip.moves.items()}
         if m is None:
             self.move(moves)
         elif self._post(m, moves) == REFUSED:
             return REFUSED
         slip.is_open = False
+        if slip.of is not None:
+            slip.of.returned -= slip.amount
         return POSTED

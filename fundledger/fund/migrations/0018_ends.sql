@@ -29,6 +29,11 @@ COMMENT ON COLUMN fund.channels.refund IS 'how refunds are made; payout: as payo
 ALTER TABLE fund.orders DROP CONSTRAINT orders_voucher_format,
     ADD CONSTRAINT orders_voucher_format CHECK (voucher_format IN (1, 2, 3));
 
+-- A payout return may credit more than its amount: a part of the fee. If all of this repaid a debt, the reversal restores it.
+ALTER TABLE fund.orders DROP CONSTRAINT orders_to_receivable,
+    ADD CONSTRAINT orders_to_receivable
+        CHECK (to_receivable >= 0 AND (to_receivable <= amount OR (kind = 'reversal' AND to_receivable <= amount + fee)));
+
 -- As in migration 0014. In addition, the direction of payout returns.
 CREATE OR REPLACE FUNCTION fund.receipt(kind text, state text, void boolean) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN
     CASE WHEN void OR state = 'refused' THEN NULL
