@@ -132,8 +132,16 @@ async def examples_are_answered(fund: FundClient, other: FundClient) -> None:
         if is_missing:
             url = path.replace("{id}", str(uuid.uuid4()))
         if path.endswith("/bounced"):
-            drawn = {"merchant": f"e-{fund.salt}", "order_no": "b", "amount": 1, "channel": "simulator"}
-            url = f"/v1/withdrawals/{(await fund.post('/v1/withdrawals', drawn)).json['id']}/bounced"
+            # The order of the example is paid.
+            kind = path.split("/")[2]
+            of = {"withdrawals": {"channel": "simulator"}, "refunds": {"payment_order_no": f"{fund.salt}-0001"}}
+            asked = {"merchant": f"e-{fund.salt}", "order_no": "b", "amount": 1, **of[kind]}
+            url = f"/v1/{kind}/{(await fund.post(f'/v1/{kind}', asked)).json['id']}/bounced"
+        if path == "/v1/payout-returns":
+            # The withdrawal of the example is paid before it returns.
+            paid = DOCUMENT["paths"]["/v1/withdrawals/{id}/paid"]["post"]["requestBody"]
+            example = paid["content"]["application/json"]["example"]
+            assert (await fund.post(f"/v1/withdrawals/{ids['withdrawals']}/paid", example)).status == 200
         asker = other if path.endswith("/approve") else fund
         answer = await asker.post(url, body=body.encode())
         done = next(status for status in ("201", "200", "202") if status in operation["responses"])

@@ -171,7 +171,7 @@ def _ends_of(kind: Kind) -> Iterator[Route[FundService]]:
         f"Records that the channel paid the {kind.value} out. Idempotent.",
         {**taken((*_ENDING[kind], Code.RECEIPT_ALREADY_BOOKED)), **responses},
         (ID,),
-        (PaidBody, {"channel_ref": "P-20261123-1"}),
+        (PaidBody, {"channel_ref": "P-20261123-1" if kind is Kind.WITHDRAWAL else "P-20261123-2"}),
         enters=True,
         role=Role.OPERATOR,
     )
