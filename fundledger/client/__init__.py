@@ -15,6 +15,7 @@ from fundledger.client.faults import (
     Unauthorized,
     Unavailable,
 )
+from fundledger.client.fund_merchants import Holiday, Holidays, MerchantEvent
 from fundledger.client.fund_registry import Change, Channel
 from fundledger.client.fund_service import FundService
 from fundledger.client.fund_types import (
@@ -42,6 +43,7 @@ from fundledger.client.types import (
     Account,
     Balance,
     BalanceAt,
+    Calendar,
     Entry,
     Hold,
     PostedVoucher,
@@ -65,6 +67,7 @@ __all__ = [
     "BankStatement",
     "BillLine",
     "BillPage",
+    "Calendar",
     "Change",
     "Channel",
     "ContractBroken",
@@ -78,8 +81,11 @@ __all__ = [
     "FeeRule",
     "FundService",
     "Hold",
+    "Holiday",
+    "Holidays",
     "Merchant",
     "MerchantAmounts",
+    "MerchantEvent",
     "Order",
     "OrderPart",
     "OrderRefused",

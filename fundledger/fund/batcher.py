@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -19,7 +19,7 @@ from uuid import UUID
 import asyncpg
 
 from fundledger.database.failures import was_rolled_back
-from fundledger.fund.account_gateway import GatewayFault
+from fundledger.fund.account_gateway import AccountGateway, GatewayFault
 from fundledger.fund.approvals import Approvals
 from fundledger.fund.channel_check import ChannelCheck, Registry
 from fundledger.fund.model.answer import Answer, Answering, OrderFault, Taken
@@ -27,13 +27,14 @@ from fundledger.fund.model.drafts import Draft, draft_of
 from fundledger.fund.model.merchant import Merchant
 from fundledger.fund.model.order import CHARGING, PLATFORM, SPLITS, Kind, Order, State
 from fundledger.fund.model.refusal import Code, Refusal
-from fundledger.fund.model.requests import Request
+from fundledger.fund.model.requests import Request, Withdrawal
 from fundledger.fund.model.split_requests import SplitPayment
 from fundledger.fund.next_steps import FAULTS
 from fundledger.fund.platform_check import TAKING, PlatformCheck
 from fundledger.fund.poster import Posting
 from fundledger.fund.store import orders, split_parts
 from fundledger.fund.store import reservations as reserve
+from fundledger.fund.store.decisions import rule_of, take_all
 from fundledger.fund.store.macs import Tampered
 from fundledger.fund.store.merchants import Merchants, utc_now
 from fundledger.fund.store.orders import Pool
@@ -116,6 +117,11 @@ class OrderBatcher(Approvals):
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
+    def gateway(self) -> AccountGateway:
+        """The gateway to the account service."""
+        return self._gateway
+
+    @property
     def waiting(self) -> int:
         """The number of orders whose callers have not been answered yet."""
         return len(self._known)
@@ -129,10 +135,16 @@ class OrderBatcher(Approvals):
         whose = request.whose
         merchant = self._merchants.known(whose)
         is_ready = merchant is not None and self._check.is_ready(request, merchant.currency)
-        if is_ready and (request.kind is Kind.PAYMENT or request.kind not in _LOOKED_UP):
-            self._take(draft_of(request, merchant, module, self._now(), self._due_s, self._ids), answer)
+        if is_ready and (request.kind is Kind.PAYMENT or not _is_looked_up(request)):
+            self._take(self._draft(request, merchant, module), answer)
         else:
             self._spawn(self._look_up(request, module, answer))
+
+    def _draft(
+        self, request: Request, merchant: Merchant | None, module: str, parties: Mapping[str, Merchant] | None = None
+    ) -> Draft | Refusal:
+        made = self._now(), self._due_s, self._ids, self._merchants.dates
+        return draft_of(request, merchant, module, *made, parties or {})
 
     async def ask(self, request: Request, module: str) -> Answer:
         """Queue an order and return its answer, as described at `post`. A cancellation does not withdraw the order."""
@@ -151,11 +163,14 @@ class OrderBatcher(Approvals):
         """
         try:
             merchant = None if request.whose == PLATFORM else await self._merchants.get(request.whose)
-            parties = await self._parties(request)
-            draft = draft_of(request, merchant, module, self._now(), self._due_s, self._ids, parties)
+            draft = self._draft(request, merchant, module, await self._parties(request))
             if isinstance(draft, Draft):
                 order = draft.order
-                no = await self._check.refusal_of(draft)
+                if (order.kind in CHARGING and order.kind not in SPLITS) or order.takes_all:
+                    draft.debitable = await self._posting.debitable(order.merchant)
+                # The reservation decides the amount of a withdrawal of all again.
+                no = take_all(order, rule_of(draft), draft.debitable, 0) if order.takes_all else None
+                no = no or await self._check.refusal_of(draft)
                 no = no or await self._platform.refusal_of_draft(self._pool, draft)
                 if no is not None:
                     there = await _read(self._pool, [draft])
@@ -163,8 +178,6 @@ class OrderBatcher(Approvals):
                     # An existing order is answered, although its channel would refuse a new one.
                     answer(no if found is None else self._checked(found) or repeated(order, found))
                     return
-                if order.kind in CHARGING and order.kind not in SPLITS:
-                    draft.debitable = await self._posting.debitable(order.merchant)
         except Tampered as found:
             answer(OrderFault(str(found), tampered=True))
         except GatewayFault as fault:
@@ -211,12 +224,12 @@ class OrderBatcher(Approvals):
         the reversal of one are always alone in their batch.
         """
         first = self._queue[0].draft
-        if reserve.is_large(first.order):
+        if _is_large(first.order):
             return [self._queue.popleft()]
         batch: list[_Waiting] = []
         while self._queue and len(batch) < self._batch_max:
             draft = self._queue[0].draft
-            if reserve.is_large(draft.order) or draft.reserves != first.reserves:
+            if _is_large(draft.order) or draft.reserves != first.reserves:
                 break
             batch.append(self._queue.popleft())
         return batch
@@ -379,6 +392,11 @@ class OrderBatcher(Approvals):
             await asyncio.wait(self._tasks)
 
 
+def _is_looked_up(request: Request) -> bool:
+    """Return whether an order needs more than its merchant and its channel before it is queued."""
+    return request.kind in _LOOKED_UP or (isinstance(request, Withdrawal) and request.all)
+
+
 async def _read(connection: orders.AnyConnection, drafts: Sequence[Draft]) -> dict[UUID, Order]:
     """Return the stored orders whose id is the id or the former id of a draft. The keys are the ids of the stored
     orders.
@@ -395,3 +413,8 @@ def repeated(asked: Order, there: Order) -> Answer:
 def reused(there: Order) -> Refusal:
     detail = f"{there.kind} {there.order_no} of {there.merchant} exists with other content; use a new `order_no`"
     return Refusal(Code.ORDER_NO_REUSED, detail, "order_no")
+
+
+def _is_large(order: Order) -> bool:
+    """Return whether an order reads and writes many payments."""
+    return Kind.SETTLEMENT in (order.kind, order.of_kind)

@@ -19,13 +19,14 @@ from fundledger.fund.jobs.stuck import log_stuck, mark_stuck
 from fundledger.fund.model import accounts, split
 from fundledger.fund.model.flows import reversed_kind
 from fundledger.fund.model.ids import Ids
-from fundledger.fund.model.order import CHARGING, FACTS, Kind, Order, State
+from fundledger.fund.model.order import CHARGING, FACTS, TAKE_ALL_ATTEMPTS_MAX, Kind, Order, State
+from fundledger.fund.model.posting_result import PostingResult
 from fundledger.fund.model.transitions import RELEASED
 from fundledger.fund.stats import Counted
-from fundledger.fund.store import debts, orders, split_parts, sums, undone
+from fundledger.fund.store import debts, ends, orders, split_parts, sums, take_all, undone
 from fundledger.fund.store import mac_layouts as rows
 from fundledger.fund.store import reservations as reserve
-from fundledger.fund.store.macs import OrderMacs
+from fundledger.fund.store.macs import OrderMacs, Tampered
 from fundledger.fund.store.orders import Pool
 from fundledger.fund.store.queries import SQL
 from fundledger.fund.store.reported import Reported
@@ -77,13 +78,15 @@ class Posting:
             raise
         self.counted.batches += 1
         self.counted.in_batches += len(written)
-        said, again, parked, stuck = [], [], [], []
+        said, again, parked, stuck, short = [], [], [], [], []
         for order, result in zip(written, results, strict=True):
             if result is None:
                 continue
             refused = result.problem is not None and not result.stuck
             if refused and order.parking is None and _may_try_again(order):
                 again.append(order)
+            elif refused and take_all.may_try_again(order, result.problem or b"{}"):
+                short.append((order, result))
             elif refused and order.parking == "park":
                 stuck.append((order, result))
             elif (order.parking == "release" and refused) or (order.parking == "park" and result.problem is None):
@@ -101,7 +104,7 @@ class Posting:
             await self._mark(said)
         if parked:
             await self._mark_parked(parked)
-        recorded = await self._try_again(again)
+        recorded = [*await self._try_again(again), *await self._take_again(short)]
         if recorded:
             await self.post(recorded)
 
@@ -170,8 +173,8 @@ class Posting:
         return self.macs.rows.tag(rows.PAYMENT, sums.begun(order).fields())[1]
 
     async def debitable(self, merchant: str) -> int:
-        """Return the amount that a chargeback can debit to the available balance of a merchant now: 0 if the account is
-        frozen or closed. Raises GatewayFault.
+        """Return the amount that can be debited to the available balance of a merchant now: 0 if the account is frozen
+        or closed. Raises GatewayFault.
         """
         id_ = accounts.available(merchant)
         account = (await self.gateway.balances([id_])).get(id_)
@@ -219,6 +222,32 @@ class Posting:
             # Only stored content may be posted, so that a retry finds the same voucher.
             _copy(new, order)
         return [order for order, _ in recorded]
+
+    async def _take_again(self, short: Sequence[tuple[Order, PostingResult]]) -> list[Order]:
+        """Record the next attempt of withdrawals of all whose vouchers the balance did not cover. Return the orders
+        whose attempt is recorded. The others are refused. A failure of the database is logged: the recoverer gets the
+        same refusals. Raises GatewayFault.
+        """
+        recorded, refused = [], []
+        for order, result in short:
+            debitable = await self.debitable(order.merchant)
+            try:
+                async with self.pool.acquire() as connection, connection.transaction():
+                    new = await take_all.try_again(connection, self.macs, self.ids, order, debitable)
+            except DATABASE_FAULTS as error:
+                self._unrecorded("the next attempts", [order], error)
+                continue
+            except Tampered:
+                new = None
+            if new is None:
+                orders.set_outcome(order, result)
+                refused.append(order)
+            else:
+                _copy(new, order)
+                recorded.append(order)
+        if refused:
+            await self._mark(refused)
+        return recorded
 
     async def _next_attempt(self, order: Order) -> Order:
         attempt = order.attempt + 1
@@ -316,7 +345,7 @@ class Posting:
             )
         if ours and new.attempt >= END_ATTEMPTS_MAX:
             await mark_stuck(self.pool, self.macs, new, problem)
-        elif ours and order.attempt == 0:
+        elif ours and order.attempt <= (TAKE_ALL_ATTEMPTS_MAX if order.takes_all else 0):
             _log.critical(
                 "the account service refused the end of %s %s, which is retried: %s",
                 *(order.kind, order.id, problem.decode()),
@@ -343,7 +372,7 @@ class Posting:
                 await self._end_again(order, result.problem)
             return
         try:
-            await self._mark_ended(order)
+            await self._mark_ended(order, result.at or datetime.now(UTC))
         except DATABASE_FAULTS as error:
             _log.warning(
                 "recording the end of %s %s failed: %s",
@@ -355,13 +384,14 @@ class Posting:
         key = f"{order.kind} {order.state}"
         self.counted.orders[key] = self.counted.orders.get(key, 0) + 1
 
-    async def _mark_ended(self, order: Order) -> None:
-        """Record the posted end of an order as its state. Release what a bounced or won order reserved."""
+    async def _mark_ended(self, order: Order, at: datetime) -> None:
+        """Record the end of an order, posted at the time `at`, as its state. Release what a bounced or won order
+        reserved.
+        """
         ended = msgspec.structs.replace(order, state=State(order.ending or ""))
         self.macs.seal(ended)
         async with self.pool.acquire() as connection, connection.transaction():
-            row = await connection.fetchrow(SQL["mark_ended"], order.id, ended.mac, ended.mac_key, order.mac)
-            if row is not None and ended.state in RELEASED:
+            if await ends.mark_ended(connection, self.macs, order, ended, at) and ended.state in RELEASED:
                 await undone.release_bounced(connection, self.macs, ended)
 
 

@@ -196,8 +196,8 @@ async def test_an_invoice_is_reversed_only_if_nothing_of_it_is_paid(worker: Fund
     waits = await worker.requested("payable_payment", **payment_of(worker, "late", "i", 1_000))
     assert isinstance(await reverse(worker, "channel_invoice", "i", "v3"), Taken)
     assert await books.now() == (0, 0, 5_000)
-    refused(await worker.batcher.approve(waits.id, CHECKER), Code.ORDER_ALREADY_REVERSED, "invoice_order_no")
-    refused(await pay(worker, "q", "i", 1), Code.ORDER_ALREADY_REVERSED, "invoice_order_no")
+    refused(await worker.batcher.approve(waits.id, CHECKER), Code.INVOICE_EXCEEDED, "invoice_order_no")
+    refused(await pay(worker, "q", "i", 1), Code.INVOICE_EXCEEDED, "invoice_order_no")
     # The number of a reversed invoice is free: the corrected invoice often has the same number.
     await invoice(worker, "i2", 900, invoice_no="INV-i")
     assert await books.now() == (900, 900, 5_000)

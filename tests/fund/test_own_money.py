@@ -338,19 +338,6 @@ async def test_own_funds_leave_only_as_far_as_they_came_in(worker: FundWorker) -
     assert await banks.hold("equity:own") == [50, 0, 50]
 
 
-async def test_an_edited_order_of_own_money_raises_no_bound(worker: FundWorker) -> None:
-    banks = Banks(worker, "MVR")
-    await banks.fill(10_000, fee=Fee(basis_points=100))
-    swept = await taken(await worker.ask(**banks.own("fee_sweep", 90, "1")))
-    edit = "UPDATE fund.orders SET amount = $2 WHERE id = $1"
-    await worker.value(edit, swept.id, 1)
-    answer = await worker.ask(**banks.own("fee_sweep", 99, "2"))
-    assert isinstance(answer, OrderFault)
-    assert answer.tampered
-    await worker.value(edit, swept.id, 90)
-    assert refused(await worker.ask(**banks.own("fee_sweep", 99, "2")), Code.SWEEP_EXCEEDS_INCOME)
-
-
 async def test_a_fee_sweep_takes_only_income_that_was_not_swept_and_not_spent(worker: FundWorker) -> None:
     banks = Banks(worker, "MOP")
     await banks.fill(10_000, fee=Fee(basis_points=100))

@@ -11,17 +11,24 @@ import msgspec
 
 from fundledger.fund.model.answer import OrderFault
 from fundledger.fund.model.drafts import Draft, payment_of
-from fundledger.fund.model.fees import part_of
-from fundledger.fund.model.merchant import Merchant
+from fundledger.fund.model.fees import FeeRule, charge_of, largest_with_fee, part_of
+from fundledger.fund.model.merchant import Merchant, refusal_in
 from fundledger.fund.model.order import RECEIPTS, Kind, Order, State
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.model.requests import AMOUNT_MAX, PayoutReturn
-from fundledger.fund.store import debts, sums
+from fundledger.fund.store import debts
 from fundledger.fund.store.mac_layouts import Day, Progress
 from fundledger.fund.store.split_parts import Parts
 
 Receipt = tuple[str, str, str]
 """A channel, its reference of a movement of money, and the direction of the movement: `in`, `out` or `invoice`."""
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """The state and the daily withdrawal limit of a merchant."""
+
+    state: str
+    withdrawal_limit: int | None
 
 
 class Locked(msgspec.Struct):
@@ -33,7 +40,8 @@ class Locked(msgspec.Struct):
     reversed, as (payment, amount, fee, tax). `won`: what won disputes brought back of chargebacks and lost disputes.
 
     `unverified`: error texts by order id, for orders that have a row with a wrong MAC. `unverified_merchants` and
-    `unverified_debts`: error texts by merchant id, for merchants whose row or debt has a wrong MAC.
+    `unverified_debts`: error texts by merchant id, for merchants whose row or debt has a wrong MAC. `terms`: the state
+    and the daily limit of merchants, by id. For refunds, the rows are read without a lock.
 
     `parts`: the parts of split payments, by id of the payment. `paid`: the paid amounts of invoices of channels, by id
     of the invoice; an invoice that is missing is unpaid.
@@ -52,6 +60,7 @@ class Locked(msgspec.Struct):
     won: dict[UUID, int] = {}
     parts: dict[UUID, Parts] = {}
     paid: dict[UUID, int] = {}
+    terms: dict[str, Terms] = {}
 
 
 class Changes(msgspec.Struct):
@@ -320,17 +329,25 @@ def irreversible(original: Order, locked: Locked) -> Refusal | OrderFault | None
     return None
 
 
-def withdraw(
-    order: Order, merchant: Merchant | None, withdrawn: dict[Day, int], locked: Locked
-) -> Refusal | OrderFault | None:
+def in_state(order: Order, locked: Locked) -> Refusal | None:
+    """Return a refusal if the state of the merchant does not permit the order."""
+    terms = locked.terms.get(order.merchant)
+    return None if terms is None else refusal_in(terms.state, order.merchant, order.kind, order.module)
+
+
+def withdraw(draft: Draft, key: Day, withdrawn: dict[Day, int], locked: Locked) -> Refusal | OrderFault | None:
     """Reserve a withdrawal from the daily limit. Its voucher also repays the whole debt of the merchant, so that the
-    merchant can withdraw only the rest.
+    merchant can withdraw only the rest. Decide the amount of a withdrawal of all. `key`: the merchant and the day.
     """
-    key = sums.day_of(order)
+    order = draft.order
     if key not in withdrawn:
         detail = f"the withdrawn amount of merchant {key[0]} on {key[1]} does not match its MAC"
         return OrderFault(detail, tampered=True)
-    limit = None if merchant is None else merchant.withdrawal_limit
+    if order.takes_all and order.merchant not in locked.unverified_debts:
+        no = take_all(order, rule_of(draft), draft.debitable, locked.debts.get(order.merchant, 0))
+        if no is not None:
+            return no
+    limit = limit_of(draft, locked)
     if limit is not None and withdrawn[key] + order.amount > limit:
         detail = f"{withdrawn[key]} of the daily limit of {limit} are already withdrawn"
         return Refusal(Code.WITHDRAWAL_LIMIT_EXCEEDED, detail, "amount")
@@ -377,6 +394,32 @@ def return_payout(draft: Draft, locked: Locked, changes: Changes) -> Refusal | N
     set_off(order, order.amount + order.fee, locked)
     withdrawal.returned += order.amount
     changes.returned[withdrawal.id] = withdrawal
+    return None
+
+
+def limit_of(draft: Draft, locked: Locked) -> int | None:
+    """Return the daily limit of a merchant: that of its locked row, which is newer than that of a cache."""
+    terms = locked.terms.get(draft.order.merchant)
+    if terms is not None:
+        return terms.withdrawal_limit
+    return None if draft.merchant is None else draft.merchant.withdrawal_limit
+
+
+def rule_of(draft: Draft) -> FeeRule | None:
+    """Return the fee rule by which an order was charged."""
+    rules = [] if draft.merchant is None else draft.merchant.fee_rules
+    return next((rule for rule in rules if rule.version == draft.order.fee_version), None)
+
+
+def take_all(order: Order, rule: FeeRule | None, debitable: int, owed: int) -> Refusal | None:
+    """Set the amount and the fee of a withdrawal of all: the largest amount that, with its fee and the debt `owed`, the
+    available balance `debitable` covers. Return a refusal if there is no such amount.
+    """
+    amount = largest_with_fee(rule, min(debitable, AMOUNT_MAX) - owed)
+    if amount <= 0:
+        detail = f"{debitable} of the available balance can be debited, not more than the debt of {owed} and the fee"
+        return Refusal(Code.NOTHING_TO_WITHDRAW, detail)
+    order.amount, (order.fee, order.tax) = amount, charge_of(rule, amount)
     return None
 
 

@@ -13,7 +13,8 @@ second finds the order of the first. There are three steps: fetch rows, decide a
 write rows.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -33,7 +34,7 @@ from fundledger.fund.store import (
     sums,
     undone,
 )
-from fundledger.fund.store.decisions import Changes, Locked
+from fundledger.fund.store.decisions import Changes, Locked, Terms
 from fundledger.fund.store.mac_layouts import MERCHANT, Day, Progress, merchant_fields
 from fundledger.fund.store.macs import OrderMacs, Tampered
 from fundledger.fund.store.orders import Connection, order_from, read_orders
@@ -76,11 +77,6 @@ def reserves(order: Order) -> bool:
     return order.kind in RESERVING or order.counter_ref is not None or names_money_out
 
 
-def is_large(order: Order) -> bool:
-    """Return whether an order reads and writes many payments."""
-    return Kind.SETTLEMENT in (order.kind, order.of_kind)
-
-
 async def lock(connection: Connection, drafts: Sequence[Draft], macs: OrderMacs) -> Locked:
     """Lock the rows from which these drafts reserve. All batches lock in the same sequence: merchants, orders to be
     reversed, returned, cleared, won or paid, payments, parts of split payments, debts. After this, `reserve` locks the
@@ -88,12 +84,8 @@ async def lock(connection: Connection, drafts: Sequence[Draft], macs: OrderMacs)
     """
     await _find_former(connection, drafts)
     merchants = {merchant for d in drafts if d.order.kind in _LOCK_MERCHANT for merchant in _merchants_of(d.order)}
-    merchants |= await _charged_back(connection, drafts, macs)
-    unverified_merchants = {}
-    if merchants:
-        for row in await connection.fetch(SQL["lock_merchants"], sorted(merchants)):
-            if not macs.agrees(MERCHANT, "merchant", row["id"], merchant_fields, row):
-                unverified_merchants[row["id"]] = f"merchant {row['id']} does not match its MAC"
+    merchants |= await _merchants_of_splits(connection, drafts, macs, Kind.SPLIT_CHARGEBACK)
+    terms, unverified_merchants = await _terms_of(connection, drafts, macs, merchants)
     changed = sorted({payment_of(d) for d in drafts if d.order.kind in _CHANGE_ORIGINAL and d.order.of_order})
     originals = {}
     if changed:
@@ -123,9 +115,9 @@ async def lock(connection: Connection, drafts: Sequence[Draft], macs: OrderMacs)
     unverified |= bad_parts
     # The locks of the chargebacks exclude other won disputes and clearings, those of the invoices other payments.
     clearing = {payment_of(d) for d in drafts if d.order.kind is Kind.PARKED_CLEARING}
-    won = await _sums_of(connection, macs, "won_of_chargebacks", winning | clearing, unverified)
+    won = await _sums_of(connection, "won_of_chargebacks", winning | clearing)
     invoices = {id_ for id_, order in originals.items() if order.kind is Kind.CHANNEL_INVOICE}
-    invoices_paid = await _sums_of(connection, macs, "invoices_paid", invoices, unverified)
+    invoices_paid = await _sums_of(connection, "invoices_paid", invoices)
     # This has to be read under the locks of the payments, because the refusal of a settlement is also recorded under
     # these locks.
     rows = await connection.fetch(SQL["being_settled"], sorted(payments)) if payments else []
@@ -133,13 +125,14 @@ async def lock(connection: Connection, drafts: Sequence[Draft], macs: OrderMacs)
     # The locks of the merchants exclude orders that are inserted meanwhile. This has to be read before the debts,
     # because a change of a debt is recorded together with the outcome of its order.
     withdrawing = {d.order.merchant for d in drafts if d.order.kind in (Kind.WITHDRAWAL, Kind.TRANSFER)}
-    rows = await connection.fetch(SQL["undecided_debts"], sorted(withdrawing)) if withdrawing else []
+    rows = await connection.fetch(SQL["undecided_debts"], sorted(withdrawing), []) if withdrawing else []
     undecided = {row["merchant"] for row in rows}
     crediting = [d.order for d in drafts if d.order.kind in _USE_DEBT and d.order.settle != "later"]
     indebted = {merchant for order in crediting for merchant in _merchants_of(order)}
     owed, bad = await debts.lock(connection, macs, indebted) if indebted else ({}, {})
     locked = Locked(payments, originals, being_settled, undecided, owed, {}, unverified, unverified_merchants, bad)
     locked.settled_parts, locked.won, locked.parts, locked.paid = settled, won, parts, invoices_paid
+    locked.terms = terms
     receipts = {receipt for d in drafts for receipt in decisions.receipts_of(d.order, locked)}
     if receipts:
         columns = [list(column) for column in zip(*sorted(receipts), strict=True)]
@@ -155,11 +148,48 @@ def _merchants_of(order: Order) -> list[str]:
     return merchants_of(order)
 
 
-async def _charged_back(connection: Connection, drafts: Sequence[Draft], macs: OrderMacs) -> set[str]:
-    """Return the merchants whose debts split chargebacks may change: those of all parts of their payments."""
-    ids = sorted({payment_of(draft) for draft in drafts if draft.order.kind is Kind.SPLIT_CHARGEBACK})
+async def _merchants_of_splits(
+    connection: Connection, drafts: Sequence[Draft], macs: OrderMacs, kind: Kind
+) -> set[str]:
+    """Return the merchants of all parts of the split payments to which orders of a kind refer."""
+    ids = sorted({payment_of(draft) for draft in drafts if draft.order.kind is kind})
     payments = await read_orders(connection, ids) if ids else {}
     return {merchant for order in payments.values() if macs.verifies(order) for merchant in merchants_of(order)}
+
+
+async def _terms_of(
+    connection: Connection, drafts: Sequence[Draft], macs: OrderMacs, merchants: Collection[str]
+) -> tuple[dict[str, Terms], dict[str, str]]:
+    """Lock merchants, and read those of refunds. Return what `lock_merchants` returns. The state of a merchant decides
+    about a refund, too. Refunds of a merchant must not wait for each other, so they lock no merchant.
+    """
+    terms, unverified = await lock_merchants(connection, macs, merchants)
+    refunded = {draft.order.merchant for draft in drafts if draft.order.kind is Kind.REFUND}
+    refunded |= await _merchants_of_splits(connection, drafts, macs, Kind.SPLIT_REFUND)
+    read = refunded.difference(merchants)
+    if read:
+        more, bad = _terms(await connection.fetch(SQL["read_merchants"], sorted(read)), macs)
+        terms, unverified = {**terms, **more}, {**unverified, **bad}
+    return terms, unverified
+
+
+async def lock_merchants(
+    connection: Connection, macs: OrderMacs, merchants: Collection[str]
+) -> tuple[dict[str, Terms], dict[str, str]]:
+    """Lock merchants. Return `(terms of those that match their MACs, error texts of the others)`, by id."""
+    if not merchants:
+        return {}, {}
+    return _terms(await connection.fetch(SQL["lock_merchants"], sorted(merchants)), macs)
+
+
+def _terms(rows: Sequence[Any], macs: OrderMacs) -> tuple[dict[str, Terms], dict[str, str]]:
+    found, bad = {}, {}
+    for row in rows:
+        if macs.agrees(MERCHANT, "merchant", row["id"], merchant_fields, row):
+            found[row["id"]] = Terms(row["state"], row["withdrawal_limit"])
+        else:
+            bad[row["id"]] = f"merchant {row['id']} does not match its MAC"
+    return found, bad
 
 
 async def _lock_payments(
@@ -192,20 +222,10 @@ async def _lock_payments(
     return payments
 
 
-async def _sums_of(
-    connection: Connection, macs: OrderMacs, statement: str, ids: Collection[UUID], unverified: dict[UUID, str]
-) -> dict[UUID, int]:
-    """Return the sums of the orders that refer to orders, by the id of the order to which they refer. If an order does
-    not match its MAC, the one to which it refers is added to `unverified`.
-    """
-    found: dict[UUID, int] = {}
-    for row in await connection.fetch(SQL[statement], sorted(ids)) if ids else []:
-        order = order_from(row)
-        assert order.of_order is not None
-        if not macs.verifies(order):
-            unverified[order.of_order] = f"{order.kind} {order.id} does not match its MAC"
-        found[order.of_order] = found.get(order.of_order, 0) + order.amount
-    return found
+async def _sums_of(connection: Connection, statement: str, ids: Collection[UUID]) -> dict[UUID, int]:
+    """Return the sums of the orders that refer to orders, by the id of the order to which they refer."""
+    rows = await connection.fetch(SQL[statement], sorted(ids)) if ids else []
+    return {row["of_order"]: row["amount"] for row in rows}
 
 
 async def _find_former(connection: Connection, drafts: Sequence[Draft]) -> None:
@@ -229,14 +249,16 @@ async def reserve(
     answers: list[Refusal | OrderFault | None] = []
     changes = Changes({}, [], {}, {})
     owed = dict(locked.debts)
-    asked = {sums.day_of(draft.order) for draft in drafts if draft.order.kind is Kind.WITHDRAWAL}
+    days = {draft.order.id: sums.day_of(macs, draft.order) for draft in drafts if draft.order.kind is Kind.WITHDRAWAL}
+    asked = set(days.values())
     withdrawn, _ = await sums.lock_days(connection, macs, asked) if asked else ({}, set())
     before = dict(withdrawn)
     for draft in drafts:
         order = draft.order
-        answer: Refusal | OrderFault | None = _unverified(order, locked) or decisions.is_booked(order, locked)
+        answer: Refusal | OrderFault | None = _unverified(order, locked) or decisions.in_state(order, locked)
+        answer = answer or decisions.is_booked(order, locked)
         if answer is None:
-            answer = await decide(connection, draft, macs, locked, changes, withdrawn)
+            answer = await decide(connection, draft, macs, locked, changes, withdrawn, days)
         answers.append(answer)
         if answer is None:
             for receipt in decisions.receipts_of(order, locked):
@@ -253,10 +275,16 @@ async def reserve(
 
 
 async def decide(
-    connection: Connection, draft: Draft, macs: OrderMacs, locked: Locked, changes: Changes, withdrawn: dict[Day, int]
+    connection: Connection,
+    draft: Draft,
+    macs: OrderMacs,
+    locked: Locked,
+    changes: Changes,
+    withdrawn: dict[Day, int],
+    days: Mapping[UUID, Day],
 ) -> Refusal | OrderFault | None:
     """Reserve for a draft. Return its refusal or fault, or None. All kinds but settlements reserve in memory: `reserve`
-    writes the rows.
+    writes the rows. `days`: the days of withdrawals, by order.
     """
     order = draft.order
     match order.kind:
@@ -283,7 +311,7 @@ async def decide(
         case Kind.PAYOUT_RETURN:
             return decisions.return_payout(draft, locked, changes)
         case Kind.WITHDRAWAL:
-            return decisions.withdraw(order, draft.merchant, withdrawn, locked)
+            return decisions.withdraw(draft, days[order.id], withdrawn, locked)
         case Kind.RECOVERY | Kind.WRITE_OFF:
             return decisions.repay(order, locked)
         case Kind.SETTLEMENT:
@@ -305,7 +333,7 @@ async def decide(
 def _unverified(order: Order, locked: Locked) -> OrderFault | None:
     """Return a fault if an order needs a row that does not match its MAC. Otherwise return None."""
     wrong = None if order.of_order is None else locked.unverified.get(order.of_order)
-    if order.kind in (Kind.SETTLEMENT, Kind.WITHDRAWAL, Kind.TRANSFER):
+    if order.kind in (Kind.SETTLEMENT, Kind.WITHDRAWAL, Kind.TRANSFER) or (order.kind is Kind.REFUND and wrong is None):
         wrong = locked.unverified_merchants.get(order.merchant)
     return None if wrong is None else OrderFault(wrong, tampered=True)
 

@@ -252,7 +252,7 @@ OF_PLATFORM = {
     *("payable-payments", "suspense-clearings", "parked-clearings", "channel-invoices"),
 }
 OPTIONAL = ("reversals", "settlements", "split-payments", "split-refunds", "split-chargebacks")
-"""Paths of orders that need no merchant, or no amount. `of_merchant` is the platform by default."""
+"""Paths of orders that need no merchant, or no amount."""
 BAD_MEMBERS: list[tuple[str, Any]] = [
     ("order_no", ""),
     ("order_no", "a b"),
@@ -294,7 +294,7 @@ async def test_each_member_of_an_order_is_checked_and_named(fund: FundClient, pa
             assert is_problem(answer, 400, "malformed"), (member, value)
             assert answer.json["field"] == member
     for member in good:
-        if member != "of_merchant" and (member not in ("merchant", "amount") or path not in OPTIONAL):
+        if member not in ("merchant", "amount") or path not in OPTIONAL:
             answer = await fund.post(f"/v1/{path}", {n: v for n, v in good.items() if n != member})
             assert is_problem(answer, 400, "malformed"), member
             assert answer.json["field"] == member

@@ -33,12 +33,6 @@ _ENDING: Final = {
     Kind.WITHDRAWAL: (Code.WITHDRAWAL_NOT_POSTED, Code.WITHDRAWAL_PAID, Code.WITHDRAWAL_BOUNCED),
     **dict.fromkeys(REFUNDS, (Code.REFUND_NOT_POSTED, Code.REFUND_PAID, Code.REFUND_BOUNCED)),
 }
-_PAID_REFS: Final = {
-    Kind.WITHDRAWAL: "P-20261123-1",
-    Kind.REFUND: "B-20261123-1",
-    Kind.SPLIT_REFUND: "B-20261123-2",
-}
-"""The references of the examples: a reference of a channel counts once."""
 _ENDED: Final = (Code.ORDER_NOT_POSTED, Code.ORDER_ENDED, Code.RECEIPT_ALREADY_BOOKED)
 
 
@@ -179,7 +173,7 @@ def _ends_of(kind: Kind) -> Iterator[Route[FundService]]:
         f"Records that the channel paid the {words} out. Idempotent.",
         {**taken((*_ENDING[kind], Code.RECEIPT_ALREADY_BOOKED)), **responses},
         (ID,),
-        (PaidBody, {"channel_ref": _PAID_REFS[kind]}),
+        (PaidBody, {"channel_ref": "P-20261123-1" if kind is Kind.WITHDRAWAL else "B-20261123-1"}),
         enters=True,
         role=Role.OPERATOR,
     )
