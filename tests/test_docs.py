@@ -22,7 +22,7 @@ from fundledger.app.fund.routes.kinds import KINDS
 from fundledger.app.http.metrics.exposition import replacements
 from fundledger.fund.model.flows import END_VOUCHER_TYPES
 from fundledger.fund.model.order import FACTS, Kind
-from fundledger.fund.model.transitions import DUAL_CONTROL, ENDING, FIRST, TRANSITIONS
+from fundledger.fund.model.transitions import DUAL_CONTROL, FIRST, SENDING, TRANSITIONS
 from fundledger.fund.store.queries import SQL as FUND_SQL
 from fundledger.ledger.model.refusal import Code
 from fundledger.ledger.store.queries import SQL
@@ -192,10 +192,15 @@ def test_the_flows_are_those_of_the_code():
 
 
 def test_the_order_states_are_those_of_the_code():
+    ending = {kind for kind, _ in END_VOUCHER_TYPES}
     orders = {
         "all": set(Kind),
-        "all but withdrawals and refunds": set(Kind) - set(ENDING),
-        "withdrawals, refunds": set(ENDING),
+        "orders without an end": set(Kind) - ending,
+        "withdrawals, refunds": set(SENDING),
+        "own transfers": {Kind.OWN_TRANSFER},
+        "disputes": {Kind.DISPUTE},
+        "withdrawals, refunds, own transfers": {*SENDING, Kind.OWN_TRANSFER},
+        "own transfers, disputes": ending - set(SENDING),
         "facts": set(FACTS),
         "all but facts": set(Kind) - FACTS,
         "under dual control": set(DUAL_CONTROL),

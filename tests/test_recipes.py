@@ -25,11 +25,11 @@ from fundledger.app.fund.routes.kinds import KINDS
 from fundledger.app.http.problems import POSTING, POSTING_ADVICE
 from fundledger.app.http.routing import Route
 from fundledger.client import fund_types
-from fundledger.fund.model.drafts import draft_of
+from fundledger.fund.model.drafts import draft_of, further_terms
 from fundledger.fund.model.flows import RULES
 from fundledger.fund.model.order import Kind, State
 from fundledger.fund.model.refusal import Code as FundCode
-from fundledger.fund.model.requests import REQUESTS
+from fundledger.fund.model.request_types import REQUESTS
 from fundledger.fund.model.transitions import TRANSITIONS
 from fundledger.fund.store import debts, reservations
 from fundledger.ledger.model.batch import Command
@@ -148,7 +148,7 @@ def own_members(kind: Kind) -> set[str]:
 
 def kinds_of_requests(source: str) -> set[str]:
     types = {type_.__name__: kind.name for kind, type_ in REQUESTS.items()}
-    return {types[name] for name in re.findall(r"\brequests\.(\w+)\(\)", source) if name in types}
+    return {types[name] for name in re.findall(r"requests\.(\w+)\(\)", source) if name in types}
 
 
 def words(text: str) -> str:
@@ -217,7 +217,7 @@ STEPS = [
     Step(
         FUND_REFUSAL,
         2,
-        "reserve",
+        "decide",
         lambda: named(FundCode),
         lambda: members_in(sources(*RULES_OF_FUND, without=NO_RULES), "Code"),
     ),
@@ -258,14 +258,14 @@ STEPS = [
         3,
         "draft_of",
         lambda: {kind.name for kind in Kind if own_members(kind)},
-        lambda: kinds_of_requests(inspect.getsource(draft_of)),
+        lambda: kinds_of_requests(inspect.getsource(draft_of) + inspect.getsource(further_terms)),
     ),
     Step(
         KIND,
         4,
-        "reserve",
+        "decide",
         lambda: named(reservations.RESERVING),
-        lambda: members_in(inspect.getsource(reservations.reserve)),
+        lambda: members_in(inspect.getsource(reservations.decide)),
     ),
     Step(
         KIND,

@@ -10,9 +10,12 @@ from uuid import UUID
 import msgspec
 
 from fundledger.client.batches import in_batches
-from fundledger.client.connection import Answer, converted, decoder, found
-from fundledger.client.faults import ContractBroken, Fault, OutcomeUnknown, Refused
+from fundledger.client.connection import decoder, found
+from fundledger.client.faults import ContractBroken, Fault, OutcomeUnknown
 from fundledger.client.fund_lists import FundLists
+from fundledger.client.fund_money import FundMoney
+from fundledger.client.fund_orders import Reversible
+from fundledger.client.fund_orders import order_of as _order_of
 from fundledger.client.fund_registry import FundRegistry
 from fundledger.client.fund_types import (
     PATHS,
@@ -22,7 +25,6 @@ from fundledger.client.fund_types import (
     Kind,
     Merchant,
     Order,
-    OrderRefused,
     Payment,
     PaymentResult,
     StatementLine,
@@ -60,7 +62,7 @@ _report = decoder(dict[str, Any])
 _anything = decoder(msgspec.Raw)
 
 
-class FundService(FundLists, FundRegistry, FundWebhooks):
+class FundService(FundLists, FundRegistry, FundMoney, FundWebhooks):
     """Client of the fund service. Open it with `async with FundService(base_url, token) as fund`.
 
     Kind, merchant and `order_no` identify an order permanently: a repeated request returns the current order, with
@@ -228,11 +230,13 @@ class FundService(FundLists, FundRegistry, FundWebhooks):
         reason: str,
         person: str | None = None,
         ticket: str | None = None,
+        against: Literal["over", "short"] | None = None,
     ) -> Order:
         """Request an adjustment of a merchant's balance. The order is `created` until another module or person approves
-        it.
+        it. `against`: the suspense account, None for the default.
         """
         members = {"amount": amount, "direction": direction, "reason": reason, "person": person, "ticket": ticket}
+        members["against"] = against
         return await self._order("adjustment", merchant=merchant, order_no=order_no, **members)
 
     async def approve(self, order: Order | UUID, person: str | None = None) -> Order:
@@ -283,7 +287,7 @@ class FundService(FundLists, FundRegistry, FundWebhooks):
     async def reverse(
         self,
         order_no: str,
-        of_kind: Literal["payment", "payout_return", "channel_cost", "adjustment", "bank_difference"],
+        of_kind: Reversible,
         of_order_no: str,
         reason: str,
         merchant: str | None = None,
@@ -349,13 +353,6 @@ class FundService(FundLists, FundRegistry, FundWebhooks):
                 wait_s = max(wait_s, min(fault.retry_after_s or 0.0, left_s))
         return order
 
-    async def _order(self, kind: Kind, **members: object) -> Order:
-        return _order_of(await self._post(PATHS[kind], **members))
-
-    async def _post(self, path: str, **members: object) -> Answer:
-        given = {name: value for name, value in members.items() if value is not None}
-        return await self._to.ask("POST", path, _encode(given))
-
 
 def _path(order: Order | UUID) -> str:
     """Return the path of an order. An id is that of an adjustment."""
@@ -367,17 +364,3 @@ def _kind(order: Order) -> Kind:
     if order.kind not in PATHS:
         raise ContractBroken(f"unknown kind of order: {order.kind}")
     return order.kind
-
-
-def _order_of(answer: Answer) -> Order:
-    try:
-        order = _order(answer)
-    except Refused as refused:
-        kept = refused.problem.members.get("order")
-        if kept is None:
-            raise
-        raise OrderRefused(refused.problem, converted(kept, Order)) from None
-    if order.state == "refused" and order.problem is not None:
-        # The service answers a replay with the refused order. Raise the same exception as after the first request.
-        raise OrderRefused(order.problem, msgspec.structs.replace(order, replay=True))
-    return msgspec.structs.replace(order, replay=True) if answer.is_replay else order

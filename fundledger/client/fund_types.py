@@ -27,6 +27,19 @@ Kind = Literal[
     "channel_cost",
     "bank_difference",
     "reversal",
+    "own_transfer",
+    "own_funds",
+    "fee_sweep",
+    "payable_payment",
+    "suspense_clearing",
+    "parked_clearing",
+    "top_up",
+    "transfer",
+    "reserve_hold",
+    "reserve_release",
+    "dispute_won",
+    "dispute_fee",
+    "dispute",
 ]
 PATHS: Final[dict[Kind, str]] = {
     "payment": "/v1/payments",
@@ -41,6 +54,19 @@ PATHS: Final[dict[Kind, str]] = {
     "channel_cost": "/v1/channel-costs",
     "bank_difference": "/v1/bank-differences",
     "reversal": "/v1/reversals",
+    "own_transfer": "/v1/own-transfers",
+    "own_funds": "/v1/own-funds",
+    "fee_sweep": "/v1/fee-sweeps",
+    "payable_payment": "/v1/payable-payments",
+    "suspense_clearing": "/v1/suspense-clearings",
+    "parked_clearing": "/v1/parked-clearings",
+    "top_up": "/v1/top-ups",
+    "transfer": "/v1/transfers",
+    "reserve_hold": "/v1/reserve-holds",
+    "reserve_release": "/v1/reserve-releases",
+    "dispute_won": "/v1/dispute-wins",
+    "dispute_fee": "/v1/dispute-fees",
+    "dispute": "/v1/disputes",
 }
 
 
@@ -61,7 +87,7 @@ class FeeRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     now.
     """
 
-    product: Literal["payment", "withdrawal"]
+    product: Literal["payment", "withdrawal", "top_up"]
     channel: str | None = None
     basis_points: int = 0
     fixed: int = 0
@@ -149,17 +175,21 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
     States: `created` (waits for approval), `posting` (outcome unknown, completes automatically), `posted`, `refused`
     (see `problem`; no money moved), `stuck` (see `problem`; remove the cause, then `retry`), `parked` (the merchant's
-    accounts do not take the payment, payout return or chargeback, and its money waits in suspense). A withdrawal or a
-    refund has further states after `posted`: `sent`, `paid`, `bounced`, `unknown`.
+    accounts do not take a fact, and its money waits in suspense), `cleared` (a parked clearing moved this money). A
+    withdrawal or a refund has further states after `posted`: `sent`, `paid`, `bounced`, `unknown`. An own transfer ends
+    as `paid` or `bounced`, a dispute as `won` or `lost`.
 
     `net`: what the order's voucher moves on the merchant's accounts, the change of available plus pending minus
     receivable; negative if the merchant has less. `fee_version`: the version of the fee rule, None if no rule applied.
     `fee_waived`: the fee of the pending part of a refund or chargeback, which will not be charged. `of_order`: the id
-    of the order to which this order refers. `from_pending`: the part of a refund or chargeback that is taken from the
-    pending balance. `to_receivable`: the part of a chargeback that the merchant owes because its balance did not cover
-    it; of a reversal, the set-off that it undoes. `set_off`: the part that repaid the merchant's debt. `end_set_off`:
-    the part of a bounced withdrawal or refund that repaid it. `parked_voucher_id`: the voucher that parked the order.
-    `returned`: the part of a withdrawal that returned after it was paid. `replay`: the order already existed.
+    of the order to which this order refers, `of_kind`: its kind. `from_pending`: the part of a refund, chargeback or
+    dispute that is taken from the pending balance. `to_receivable`: the part of a chargeback, dispute or dispute fee
+    that the merchant owes because its balance did not cover it; of a reversal, the set-off that it undoes. `set_off`:
+    the part that repaid the merchant's debt. `end_set_off`: the part of a bounced order or a won dispute that repaid
+    it. `parked_voucher_id`: the voucher that parked the order. `returned`: the part of a withdrawal that returned after
+    it was paid. `against`: the account that the slip names. `counterparty`: the channel that own money leaves, with its
+    reference `counter_ref`; of a transfer, the merchant that receives the amount, of which `counter_set_off` repaid its
+    debt. `replay`: the order already existed.
     """
 
     id: UUID
@@ -192,6 +222,11 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     fee_version: int | None = None
     fee_waived: int = 0
     returned: int = 0
+    against: str | None = None
+    counterparty: str | None = None
+    counter_ref: str | None = None
+    counter_set_off: int = 0
+    of_kind: str | None = None
     replay: bool = False
 
     @property

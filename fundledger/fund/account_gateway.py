@@ -85,7 +85,7 @@ def voucher_of(order: Order) -> Voucher:
 
 
 def end_voucher_of(order: Order, ending: Ending) -> Voucher:
-    """Return the voucher that ends a withdrawal or a refund."""
+    """Return the voucher that ends an order."""
     entries = [Entry(*entry) for entry in flows.end_entries_of(order, ending)]
     type_ = flows.end_voucher_type(order.kind, ending)
     id_ = order.end_voucher_id or voucher_id(order.id, "end", order.attempt)
@@ -317,6 +317,13 @@ class AccountGateway:
     async def open_merchant(self, merchant: str, currency: str) -> None:
         """Open the missing accounts of a merchant and of the platform. Raises Differs, GatewayFault."""
         await self._open([*accounts.of_platform(currency), *accounts.of_merchant(merchant)], currency)
+
+    async def open_further(self, order: Order) -> None:
+        """Open the missing accounts that only some kinds of orders need. Raises Differs, GatewayFault."""
+        further = accounts.further(order)
+        if further:
+            await self._open([*accounts.of_platform(order.currency), *further], order.currency)
+            self._there.update(name.id for name in further)
 
     async def _open(self, names: Sequence[AccountName], currency: str) -> None:
         new = [name for name in names if name.id not in self._there]

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import msgspec
 
+from fundledger.fund.account_gateway import GatewayFault
 from fundledger.fund.model.answer import Answer, OrderFault, Taken
 from fundledger.fund.model.drafts import Draft
 from fundledger.fund.model.order import Order, State
@@ -19,6 +20,7 @@ from fundledger.fund.model.person import may_approve
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.model.transitions import APPROVE_WITHIN, DUAL_CONTROL, may_become
 from fundledger.fund.next_steps import NextSteps
+from fundledger.fund.platform_check import PlatformCheck, may_take
 from fundledger.fund.poster import Posting
 from fundledger.fund.store import orders
 from fundledger.fund.store import reservations as reserve
@@ -42,12 +44,22 @@ class _NotApproved(Exception):
 
 
 class Approvals(NextSteps):
-    """The steps of orders under dual control. `now`: the clock that determines whether an order has expired."""
+    """The steps of orders under dual control. `platform`: the check of accounts of the platform. `now`: the clock that
+    determines whether an order has expired.
+    """
 
     def __init__(
-        self, pool: Pool, posting: Posting, *, wait_s: float, due_s: float, now: Callable[[], datetime]
+        self,
+        pool: Pool,
+        posting: Posting,
+        platform: PlatformCheck,
+        *,
+        wait_s: float,
+        due_s: float,
+        now: Callable[[], datetime],
     ) -> None:
         super().__init__(pool, posting, wait_s=wait_s, due_s=due_s)
+        self._platform = platform
         self._now = now
 
     async def approve(self, id_: UUID, approver: str) -> Answer:
@@ -99,6 +111,11 @@ class Approvals(NextSteps):
                 self.macs.check(order)
                 if not self._may_be_approved(order, approver):
                     return None
+                if may_take(order):
+                    # This lock comes first, so that no rows are locked while the account service is asked.
+                    await self._platform.lock(connection, order)
+                    no = await self._platform.refusal_of(connection, order)
+                    _roll_back_if(no is not None, no)
                 new = msgspec.structs.replace(order, approved_by=approver, state=State.POSTING)
                 # The reservation is the same as for an order that is inserted as `posting`.
                 draft = Draft(new, None)
@@ -106,8 +123,8 @@ class Approvals(NextSteps):
                 # A concurrent approval of the order may have held these locks.
                 again = await orders.read_order(connection, id_)
                 _roll_back_if(again is None or again.mac != order.mac)
-                (no,) = await reserve.reserve(connection, [draft], locked, self.macs)
-                _roll_back_if(no is not None, no)
+                (answer,) = await reserve.reserve(connection, [draft], locked, self.macs)
+                _roll_back_if(answer is not None, answer)
                 self.macs.seal(new)
                 changed = approver, self._due_s, new.mac, new.mac_key
                 row = await connection.fetchrow(SQL["approve_order"], id_, *changed, order.mac, new.set_off)
@@ -115,6 +132,8 @@ class Approvals(NextSteps):
                 return order_from(row)
         except _NotApproved as not_approved:
             return not_approved.answer
+        except GatewayFault as fault:
+            return OrderFault(f"the account service does not answer: {fault}")
 
     def _may_be_approved(self, order: Order, approver: str) -> bool:
         waits = order.state is State.CREATED and may_become(order.kind, order.state, State.POSTING)

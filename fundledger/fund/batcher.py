@@ -24,10 +24,11 @@ from fundledger.fund.approvals import Approvals
 from fundledger.fund.channel_check import ChannelCheck, Registry
 from fundledger.fund.model.answer import Answer, Answering, OrderFault, Taken
 from fundledger.fund.model.drafts import Draft, draft_of
-from fundledger.fund.model.order import PLATFORM, Kind, Order, State
+from fundledger.fund.model.order import CHARGING, PLATFORM, Kind, Order, State
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.model.requests import Request
 from fundledger.fund.next_steps import FAULTS
+from fundledger.fund.platform_check import TAKING, PlatformCheck
 from fundledger.fund.poster import Posting
 from fundledger.fund.store import orders
 from fundledger.fund.store import reservations as reserve
@@ -43,6 +44,8 @@ ATTEMPTS_MAX: Final = 6
 _log = logging.getLogger(__name__)
 
 
+_LOOKED_UP: Final = CHARGING | TAKING | {Kind.TRANSFER, Kind.RESERVE_HOLD, Kind.RESERVE_RELEASE}
+"""Kinds of orders that need more than their merchant and channel before they are queued."""
 _OTHERS = OrderFault("a concurrent request with this order number and other content failed; send this request again")
 
 
@@ -95,7 +98,8 @@ class OrderBatcher(Approvals):
         due_s: float,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
-        super().__init__(pool, posting, wait_s=wait_s, due_s=due_s, now=now)
+        platform = PlatformCheck(channels, merchants, posting.gateway, posting.macs)
+        super().__init__(pool, posting, platform, wait_s=wait_s, due_s=due_s, now=now)
         self._gateway = posting.gateway
         self._ids, self._macs = posting.ids, posting.macs
         self._merchants = merchants
@@ -121,7 +125,7 @@ class OrderBatcher(Approvals):
         whose = request.whose
         merchant = self._merchants.known(whose)
         is_ready = merchant is not None and self._check.is_ready(request, merchant.currency)
-        if is_ready and request.kind is not Kind.CHARGEBACK:
+        if is_ready and (request.kind is Kind.PAYMENT or request.kind not in _LOOKED_UP):
             self._take(draft_of(request, merchant, module, self._now(), self._due_s, self._ids), answer)
         else:
             self._spawn(self._look_up(request, module, answer))
@@ -147,13 +151,14 @@ class OrderBatcher(Approvals):
             if isinstance(draft, Draft):
                 order = draft.order
                 no = await self._check.refusal_of(draft)
+                no = no or await self._platform.refusal_of_draft(self._pool, draft)
                 if no is not None:
                     there = await _read(self._pool, [draft])
                     found = draft.find(there)
                     # An existing order is answered, although its channel would refuse a new one.
                     answer(no if found is None else self._checked(found) or repeated(order, found))
                     return
-                if order.kind is Kind.CHARGEBACK:
+                if order.kind in CHARGING:
                     draft.debitable = await self._posting.debitable(order.merchant)
         except Tampered as found:
             answer(OrderFault(str(found), tampered=True))
@@ -179,7 +184,7 @@ class OrderBatcher(Approvals):
         if len(self._known) >= WAITING_MAX:
             answer(OrderFault("the order queue is full"))
             return
-        draft.reserves = draft.order.kind in reserve.RESERVING
+        draft.reserves = reserve.reserves(draft.order)
         waiting = self._known[draft.order.id] = _Waiting(draft, answer)
         self._queue.append(waiting)
         self._begin()

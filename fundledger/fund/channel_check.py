@@ -54,17 +54,19 @@ class ChannelCheck:
         order, request = draft.order, draft.request
         if order.channel is None or request is None:
             return None
-        channel = await self._channels.get(order.channel, order.currency)
-        if channel is None:
-            return unknown_channel(order.channel, order.currency, self._channels.names)
-        no = refusal_of(request, channel)
-        if no is not None:
-            return no
-        if not self._gateway.is_open(order.channel, order.currency):
-            await self._gateway.open_channel(order.channel, order.currency)
-        if order.kind is Kind.WITHDRAWAL and channel.overdraft is not None:
-            left = await self._gateway.left_for_payouts(order.channel, order.currency) + channel.overdraft
-            if order.amount > left:
-                detail = f"the bank account of channel {order.channel} does not hold enough for this payout"
-                return Refusal(Code.CHANNEL_UNDERFUNDED, detail, "amount")
+        names = [order.channel] if order.kind is not Kind.OWN_TRANSFER else [order.channel, order.counterparty or ""]
+        for name in names:
+            channel = await self._channels.get(name, order.currency)
+            if channel is None:
+                return unknown_channel(name, order.currency, self._channels.names)
+            no = refusal_of(request, channel)
+            if no is not None:
+                return no
+            if not self._gateway.is_open(name, order.currency):
+                await self._gateway.open_channel(name, order.currency)
+            if order.kind is Kind.WITHDRAWAL and channel.overdraft is not None:
+                left = await self._gateway.left_for_payouts(name, order.currency) + channel.overdraft
+                if order.amount > left:
+                    detail = f"the bank account of channel {name} does not hold enough for this payout"
+                    return Refusal(Code.CHANNEL_UNDERFUNDED, detail, "amount")
         return None

@@ -1,5 +1,5 @@
-"""Next steps of an existing order of the fund service: end a withdrawal or a refund, retry a stuck order.
-`fund.approvals` has the steps of orders under dual control.
+"""Next steps of an existing order of the fund service: end an order, retry a stuck order. `fund.approvals` has the
+steps of orders under dual control.
 
 Each step is recorded first and executed second. If the process dies in between, the recoverer executes the step.
 """
@@ -18,15 +18,15 @@ from fundledger.database.failures import was_rolled_back
 from fundledger.fund.account_gateway import GatewayFault
 from fundledger.fund.jobs import stuck
 from fundledger.fund.model.answer import Answer, OrderFault, Taken
-from fundledger.fund.model.flows import Ending, bounced_credit
+from fundledger.fund.model.flows import END_VOUCHER_TYPES, Ending, bounced_credit
 from fundledger.fund.model.order import RECEIPTS, Kind, Order, State, has_end
 from fundledger.fund.model.refusal import Code, Refusal, Refused
-from fundledger.fund.model.transitions import ENDING, may_become
+from fundledger.fund.model.transitions import RELEASED, may_become
 from fundledger.fund.poster import Overtaken, Posting
 from fundledger.fund.store import debts, orders
 from fundledger.fund.store.decisions import receipt_booked
 from fundledger.fund.store.macs import OrderMacs, Tampered
-from fundledger.fund.store.orders import Pool, order_from
+from fundledger.fund.store.orders import AnyConnection, Pool, order_from
 from fundledger.fund.store.queries import SQL
 
 FAULTS: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
@@ -63,9 +63,9 @@ class NextSteps:
         return self._posting.macs
 
     async def end(self, id_: UUID, ending: Ending, channel_ref: str | None, reason: str | None, module: str) -> Answer:
-        """End a withdrawal or a refund as paid or bounced. Returns the order, a fault, or a refusal. The refusal is one
-        of ENDED if the other end is already recorded, otherwise ORDER_NOT_FOUND, RECEIPT_ALREADY_BOOKED or one of
-        NOT_POSTED. A refund that an earlier version posted has no end: it is refused as REFUND_PAID.
+        """End an order. Returns the order, a fault, or a refusal. The refusal is one of ENDED, or ORDER_ENDED, if the
+        other end is already recorded. Otherwise it is ORDER_NOT_FOUND, RECEIPT_ALREADY_BOOKED, one of NOT_POSTED, or
+        ORDER_NOT_POSTED. A refund that an earlier version posted has no end: it is refused as REFUND_PAID.
         """
         _log.debug("order %s: %s reports %s", id_, module, ending, extra={"event": "withdrawal_end_reported"})
 
@@ -83,36 +83,40 @@ class NextSteps:
             return None
 
         def has_other_ref(order: Order) -> bool:
-            return order.ending == "paid" and None is not channel_ref != order.channel_ref is not None
+            return order.ending in ("paid", "lost") and None is not channel_ref != order.channel_ref is not None
 
         def otherwise(order: Order) -> Answer:
-            if order.kind not in ENDING:
-                return Refusal(Code.ORDER_NOT_FOUND, f"the {order.kind} {id_} has no end")
+            words = order.kind.replace("_", " ")
+            if (order.kind, ending) not in END_VOUCHER_TYPES:
+                return Refusal(Code.ORDER_NOT_FOUND, f"{words} {id_} cannot end as {ending}")
             if not has_end(order) and order.state is State.POSTED:
                 return Refusal(Code.REFUND_PAID, "the voucher of this refund has credited the bank account")
             if order.ending is None:
-                return Refusal(NOT_POSTED[order.kind], f"the {order.kind} is {order.state}")
+                return Refusal(NOT_POSTED.get(order.kind, Code.ORDER_NOT_POSTED), f"the {words} is {order.state}")
+            code = ENDED.get((order.kind, order.ending), Code.ORDER_ENDED)
             if has_other_ref(order):
-                detail = f"the {order.kind} is already paid under the reference {order.channel_ref}"
-                return Refusal(ENDED[order.kind, "paid"], detail, "channel_ref")
+                detail = f"the {words} is already {order.ending} under the reference {order.channel_ref}"
+                return Refusal(code, detail, "channel_ref")
             if order.ending == ending:
                 return Taken(order, replay=True)
-            return Refusal(ENDED[order.kind, order.ending], f"the {order.kind} is already {order.ending}")
+            return Refusal(code, f"the {words} is already {order.ending}")
 
         return await self._go_on(id_, begin, otherwise, self._posting.end)
 
     async def _begin_end(self, order: Order, new: Order) -> Order:
-        """Record the end of an order: `new` is `order` with the end. Reserve the set-off of a bounced order from the
-        debt of its merchant. Return the order. Raises Overtaken if the order has changed since it was read, Refused if
-        another order has the receipt.
+        """Record the end of an order: `new` is `order` with the end. Reserve the set-off of the amount that returns to
+        the merchant from its debt. Return the order. Raises Overtaken if the order has changed since it was read,
+        Refused if another order has the receipt.
         """
         try:
             async with self._pool.acquire() as connection, connection.transaction():
                 if order.ending is None:
                     new.end_voucher_id = self._posting.ids.voucher(order.id, "end", order.attempt)
-                    if new.ending == "bounced":
-                        credit = bounced_credit(order)
+                    credit = bounced_credit(order) if new.ending in RELEASED else 0
+                    if credit:
                         new.end_set_off = await debts.set_off(connection, self.macs, order.merchant, credit)
+                if new.channel_ref is not None and order.channel_ref is None:
+                    await self._require_unbooked(connection, new)
                 self.macs.seal(new)
                 changed = new.channel_ref, new.reason, self._due_s, new.end_voucher_id, new.mac, new.mac_key
                 row = await connection.fetchrow(
@@ -121,18 +125,23 @@ class NextSteps:
                 if row is None:
                     raise Overtaken
         except asyncpg.UniqueViolationError as error:
-            receipt = new.channel or "", new.channel_ref or "", RECEIPTS[new.kind]
-            there = await self._pool.fetchrow(SQL["booked_receipts"], *([part] for part in receipt))
-            if there is None:
-                raise Overtaken from error
-            raise Refused(receipt_booked(receipt, there)) from error
+            await self._require_unbooked(self._pool, new)
+            raise Overtaken from error
         return order_from(row)
+
+    async def _require_unbooked(self, connection: AnyConnection, order: Order) -> None:
+        """Raise Refused if another order has the receipt of an order. The unique index of receipts does not have the
+        references of own money at the channel that it leaves.
+        """
+        receipt = order.channel or "", order.channel_ref or "", RECEIPTS[order.kind]
+        for there in await connection.fetch(SQL["booked_receipts"], *([part] for part in receipt)):
+            if there["id"] != order.id:
+                raise Refused(receipt_booked(receipt, there))
 
     async def retry(self, id_: UUID, module: str, reason: str | None = None) -> Answer:
         """Return a stuck order to its state before `stuck`, and execute its next step. Release a parked order. If an
         order waits for the recoverer, execute its next step now. Any other order is returned unchanged. `module` is the
-        requester. `reason`
-        (how the cause was removed) is stored in the history. The only refusal is ORDER_NOT_FOUND.
+        requester. `reason` (how the cause was removed) is stored in the history. The only refusal is ORDER_NOT_FOUND.
         """
 
         async def begin() -> Order | None:

@@ -18,9 +18,10 @@ from fundledger.fund.account_gateway import AccountGateway, GatewayFault, end_vo
 from fundledger.fund.jobs.stuck import log_stuck, mark_stuck
 from fundledger.fund.model import accounts
 from fundledger.fund.model.ids import Ids
-from fundledger.fund.model.order import FACTS, Kind, Order, State
+from fundledger.fund.model.order import CHARGING, FACTS, Kind, Order, State
+from fundledger.fund.model.transitions import RELEASED
 from fundledger.fund.stats import Counted
-from fundledger.fund.store import debts, orders, sums
+from fundledger.fund.store import debts, orders, sums, undone
 from fundledger.fund.store import mac_layouts as rows
 from fundledger.fund.store import reservations as reserve
 from fundledger.fund.store.macs import OrderMacs
@@ -29,8 +30,8 @@ from fundledger.fund.store.queries import SQL
 from fundledger.fund.store.reported import Reported
 
 ATTEMPTS_MAX: Final = 3
-"""The maximum number of attempts to post a chargeback. The last attempt debits only the receivable account, so it
-cannot be refused for insufficient funds.
+"""The maximum number of attempts to post an order of a kind of CHARGING. The last attempt debits only the receivable
+account, so it cannot be refused for insufficient funds.
 """
 DEADLOCKS_MAX: Final = 5
 PARKED_S: Final = 5.0
@@ -80,7 +81,7 @@ class Posting:
             if result is None:
                 continue
             refused = result.problem is not None and not result.stuck
-            if refused and order.kind in FACTS and order.parking is None:
+            if refused and order.parking is None and _may_try_again(order):
                 again.append(order)
             elif refused and order.parking == "park":
                 stuck.append((order, result))
@@ -169,7 +170,7 @@ class Posting:
         return 0 if account is None or account.status != "open" else max(0, account.balance.available)
 
     async def _try_again(self, refused: Sequence[Order]) -> list[Order]:
-        """Record the next attempt of facts, each with a new voucher id. The previous attempt of a chargeback was
+        """Record the next attempt of orders, each with a new voucher id. The previous attempt of a kind of CHARGING was
         refused because the merchant's balance fell after it was read. The attempt after the last one of the kind parks
         the order. Return the orders whose attempt is recorded, and may be posted. A failure of the database is logged:
         the recoverer gets the same refusals, and records the attempts. Raises GatewayFault.
@@ -197,7 +198,7 @@ class Posting:
     async def _next_attempt(self, order: Order) -> Order:
         attempt, rest = order.attempt + 1, order.amount - order.from_pending
         new = msgspec.structs.replace(order, attempt=attempt, voucher_id=self.ids.voucher(order.id, attempt=attempt))
-        if order.kind is Kind.CHARGEBACK and order.parking is None and attempt <= ATTEMPTS_MAX:
+        if order.kind in CHARGING and order.parking is None and attempt <= ATTEMPTS_MAX:
             has = await self.debitable(order.merchant) if attempt < ATTEMPTS_MAX else 0
             new.to_receivable = rest - min(has, rest)
         else:
@@ -252,7 +253,10 @@ class Posting:
             raise Overtaken
         new = msgspec.structs.replace(order, attempt=attempt, state=State.POSTING, parking="release")
         new.voucher_id = self.ids.voucher(order.id, attempt=attempt)
-        if order.kind is Kind.CHARGEBACK:
+        if order.reversed_by is not None:
+            # The order is being cleared.
+            raise Overtaken
+        if order.kind in CHARGING:
             rest = order.amount - order.from_pending
             new.to_receivable = rest - min(await self.debitable(order.merchant), rest)
         async with self.pool.acquire() as connection, connection.transaction():
@@ -291,10 +295,10 @@ class Posting:
             )
 
     async def end(self, order: Order) -> None:
-        """Post the recorded end of a withdrawal or refund, and record the outcome as the state of the order. Raises
-        GatewayFault if the account service does not answer.
+        """Post the recorded end of an order, and record the outcome as the state of the order. Raises GatewayFault if
+        the account service does not answer.
         """
-        assert order.ending in ("paid", "bounced"), order.ending
+        assert order.ending is not None, order.id
         voucher = end_voucher_of(order, order.ending)  # type: ignore[arg-type]
         try:
             result = (await self.gateway.post_vouchers([voucher]))[0]
@@ -323,13 +327,13 @@ class Posting:
         self.counted.orders[key] = self.counted.orders.get(key, 0) + 1
 
     async def _mark_ended(self, order: Order) -> None:
-        """Record the posted end of an order as its state. Release what a bounced order reserved."""
+        """Record the posted end of an order as its state. Release what a bounced or won order reserved."""
         ended = msgspec.structs.replace(order, state=State(order.ending or ""))
         self.macs.seal(ended)
         async with self.pool.acquire() as connection, connection.transaction():
             row = await connection.fetchrow(SQL["mark_ended"], order.id, ended.mac, ended.mac_key, order.mac)
-            if row is not None and ended.state is State.BOUNCED:
-                await reserve.release_bounced(connection, self.macs, ended)
+            if row is not None and ended.state in RELEASED:
+                await undone.release_bounced(connection, self.macs, ended)
 
 
 def _copy(new: Order, order: Order) -> None:
@@ -338,10 +342,17 @@ def _copy(new: Order, order: Order) -> None:
         setattr(order, name, getattr(new, name))
 
 
+def _may_try_again(order: Order) -> bool:
+    """Return whether another attempt follows a refused one. A dispute is no fact: its last attempt may be refused."""
+    return order.kind in FACTS or (order.kind is Kind.DISPUTE and order.attempt < ATTEMPTS_MAX)
+
+
 def _released_credit(order: Order) -> int:
     """Return the amount that the release of an order credits to the available balance, before the set-off."""
     if order.kind is Kind.PAYOUT_RETURN:
         return order.amount + order.fee
+    if order.kind in (Kind.TOP_UP, Kind.DISPUTE_WON):
+        return order.amount - order.fee
     return order.amount - order.fee if order.kind is Kind.PAYMENT and order.settle == "now" else 0
 
 

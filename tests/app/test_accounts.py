@@ -75,6 +75,11 @@ async def test_an_account_that_exists_and_differs_is_a_conflict(client: Client, 
         ("merchant_pending", False),
         ("merchant_available", False),
         ("receivable", False),
+        ("merchant_reserve", False),
+        ("equity", True),
+        ("other_income", True),
+        ("own_transit", True),
+        ("channel_payable", True),
     ],
 )
 async def test_every_type_of_account_opens_and_platform_accounts_are_split_from_birth(

@@ -21,7 +21,8 @@ from fundledger.client import (
 )
 from fundledger.client.fund_types import PATHS
 from fundledger.fund.model.order import Kind
-from fundledger.fund.model.requests import REQUESTS, MerchantRequest
+from fundledger.fund.model.request_types import REQUESTS
+from fundledger.fund.model.requests import MerchantRequest
 from tests.client.stub import CUT, Say, Stub, problem
 
 ID = uuid.UUID("00000000-0000-4000-8000-00000000000a")
@@ -79,6 +80,57 @@ REQUESTED: list[tuple[Kind, Call, dict[str, Any]]] = [
     ),
     (Kind.REVERSAL, lambda fund: fund.reverse("1", "payment", "p", "why", "m"), {"merchant": "m", "of_order_no": "p"}),
     (Kind.REVERSAL, lambda fund: fund.reverse("1", "channel_cost", "p", "why"), {"merchant": "platform"}),
+    (
+        Kind.ADJUSTMENT,
+        lambda fund: fund.adjust("m", "1", 5, "debit", "why", against="short"),
+        {"direction": "debit", "against": "short", "person": None},
+    ),
+    (
+        Kind.OWN_TRANSFER,
+        lambda fund: fund.own_transfer("1", "a", "b", 5, "CNY", "ref", "ticket"),
+        {"from_channel": "a", "channel": "b", "from_ref": "ref", "ticket": "ticket"},
+    ),
+    (
+        Kind.OWN_FUNDS,
+        lambda fund: fund.own_funds("1", "c", 5, "CNY", "out", "why", "ref"),
+        {"direction": "out", "reason": "why", "channel_ref": "ref"},
+    ),
+    (Kind.FEE_SWEEP, lambda fund: fund.sweep_fees("1", "c", 5, "CNY", "why", "ref"), {"channel_ref": "ref"}),
+    (
+        Kind.PAYABLE_PAYMENT,
+        lambda fund: fund.pay_payable("1", "c", 5, "CNY", "ref", "why"),
+        {"channel_ref": "ref", "reason": "why"},
+    ),
+    (
+        Kind.SUSPENSE_CLEARING,
+        lambda fund: fund.clear_suspense("1", 5, "CNY", "more", "merchant", "why", "m"),
+        {"direction": "more", "against": "merchant", "merchant": "m", "channel": None},
+    ),
+    (
+        Kind.SUSPENSE_CLEARING,
+        lambda fund: fund.clear_suspense("1", 5, "CNY", "more", "bank", "why", channel="c"),
+        {"against": "bank", "merchant": "platform", "channel": "c"},
+    ),
+    (
+        Kind.PARKED_CLEARING,
+        lambda fund: fund.clear_parked("1", "payment", "m", "p", "merchant", "why", "n"),
+        {"of_kind": "payment", "of_merchant": "m", "of_order_no": "p", "against": "merchant", "merchant": "n"},
+    ),
+    (Kind.TOP_UP, lambda fund: fund.top_up("m", "1", 5, "CNY", "c", "ref"), {"channel": "c", "channel_ref": "ref"}),
+    (Kind.TRANSFER, lambda fund: fund.transfer("m", "1", "n", 5, "why"), {"to_merchant": "n", "reason": "why"}),
+    (Kind.RESERVE_HOLD, lambda fund: fund.hold_reserve("m", "1", 5, "why"), {"amount": 5, "reason": "why"}),
+    (Kind.RESERVE_RELEASE, lambda fund: fund.release_reserve("m", "1", 5, "why"), {"amount": 5, "reason": "why"}),
+    (Kind.DISPUTE, lambda fund: fund.open_dispute("m", "1", "p", 5, "why"), {"payment_order_no": "p", "reason": "why"}),
+    (
+        Kind.DISPUTE_WON,
+        lambda fund: fund.win_back("m", "1", "c", 5, "dispute", "ref"),
+        {"chargeback_order_no": "c", "of_kind": "dispute", "channel_ref": "ref"},
+    ),
+    (
+        Kind.DISPUTE_FEE,
+        lambda fund: fund.charge_dispute_fee("m", "1", 5, "c", "bank", "ref", "why"),
+        {"channel": "c", "against": "bank", "channel_ref": "ref", "reason": "why"},
+    ),
 ]
 
 
@@ -123,6 +175,11 @@ async def test_a_merchant_is_one_that_the_service_takes() -> None:
     [
         (lambda fund: fund.withdrawal_paid(ID, "ref"), f"/v1/withdrawals/{ID}/paid", {"channel_ref": "ref"}),
         (lambda fund: fund.withdrawal_bounced(ID, "why"), f"/v1/withdrawals/{ID}/bounced", {"reason": "why"}),
+        (lambda fund: fund.own_transfer_paid(ID, "ref"), f"/v1/own-transfers/{ID}/paid", {"channel_ref": "ref"}),
+        (lambda fund: fund.own_transfer_bounced(ID, "why"), f"/v1/own-transfers/{ID}/bounced", {"reason": "why"}),
+        (lambda fund: fund.dispute_won(ID), f"/v1/disputes/{ID}/won", {}),
+        (lambda fund: fund.dispute_lost(ID, "ref"), f"/v1/disputes/{ID}/lost", {"channel_ref": "ref"}),
+        (lambda fund: fund.dispute_lost(ID), f"/v1/disputes/{ID}/lost", {}),
         (lambda fund: fund.approve(ID, "bob"), f"/v1/adjustments/{ID}/approve", {"person": "bob"}),
         (lambda fund: fund.approve(ID), f"/v1/adjustments/{ID}/approve", {}),
     ],

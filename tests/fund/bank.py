@@ -221,7 +221,17 @@ class EndsInSql:
 
 DEFAULTS = {
     **dict.fromkeys(
-        ("from_pending", "to_receivable", "fee_waived", "attempt", "set_off", "end_set_off", "returned"), 0
+        (
+            "from_pending",
+            "to_receivable",
+            "fee_waived",
+            "attempt",
+            "set_off",
+            "end_set_off",
+            "returned",
+            "counter_set_off",
+        ),
+        0,
     ),
     "layout": 2,
     "voucher_format": 1,

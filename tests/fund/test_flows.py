@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from fundledger.fund.model import flows
 from fundledger.fund.model.flows import Entry, end_entries_of, end_voucher_type, entries_of, moved, net_of, voucher_type
-from fundledger.fund.model.order import PLATFORM, REFUND_FORMAT, Kind, Order, State, has_end
+from fundledger.fund.model.order import CHARGING, PLATFORM, REFUND_FORMAT, Kind, Order, State, has_end
+from fundledger.fund.model.own_requests import AGAINST_OVERAGE, AGAINST_SHORTAGE, PARKED_IN, PARKED_OUT
 from fundledger.fund.model.requests import Reversal
+from fundledger.fund.model.transitions import SENDING
 from tests.support.fund_ids import order_id, voucher_id
 
 D, C = "debit", "credit"
@@ -243,6 +245,167 @@ FLOWS = [
         [("suspense:short", D, 1000), ("bank:c", C, 1000)],
     ),
     (an_order(Kind.REVERSAL, channel=None), "reversal", []),
+    (
+        an_order(Kind.ADJUSTMENT, channel=None, direction="credit", against="over", set_off=300),
+        "adjustment",
+        [("suspense:over", D, 1000), ("merchant:m:available", C, 700), ("merchant:m:receivable", C, 300)],
+    ),
+    (
+        an_order(Kind.ADJUSTMENT, channel=None, direction="credit", against="short"),
+        "adjustment",
+        [("suspense:short", D, 1000), ("merchant:m:available", C, 1000)],
+    ),
+    (
+        an_order(Kind.ADJUSTMENT, channel=None, direction="debit", against="short"),
+        "adjustment",
+        [("merchant:m:available", D, 1000), ("suspense:short", C, 1000)],
+    ),
+    (
+        an_order(Kind.OWN_TRANSFER, counterparty="a", currency="USD"),
+        "own_transfer",
+        [("transit:bank:USD", D, 1000), ("bank:a:USD", C, 1000)],
+    ),
+    (
+        an_order(Kind.OWN_FUNDS, direction="in"),
+        "own_funds",
+        [("bank:c", D, 1000), ("equity:own", C, 1000)],
+    ),
+    (
+        an_order(Kind.OWN_FUNDS, direction="out", counterparty="c", currency="JPY"),
+        "own_funds",
+        [("equity:own:JPY", D, 1000), ("bank:c:JPY", C, 1000)],
+    ),
+    (an_order(Kind.FEE_SWEEP), "fee_sweep", [("equity:own", D, 1000), ("bank:c", C, 1000)]),
+    (an_order(Kind.PAYABLE_PAYMENT), "payable_payment", [("payable:c", D, 1000), ("bank:c", C, 1000)]),
+    (
+        an_order(Kind.SUSPENSE_CLEARING, channel=None, direction="more", against="merchant", set_off=1000),
+        "suspense_clearing",
+        [("suspense:over", D, 1000), ("merchant:m:receivable", C, 1000)],
+    ),
+    (
+        an_order(Kind.SUSPENSE_CLEARING, channel=None, direction="more", against="income", currency="USD"),
+        "suspense_clearing",
+        [("suspense:over:USD", D, 1000), ("income:other:USD", C, 1000)],
+    ),
+    (
+        an_order(Kind.SUSPENSE_CLEARING, direction="more", against="bank"),
+        "suspense_clearing",
+        [("suspense:over", D, 1000), ("bank:c", C, 1000)],
+    ),
+    (
+        an_order(Kind.SUSPENSE_CLEARING, channel=None, direction="more", against="short"),
+        "suspense_clearing",
+        [("suspense:over", D, 1000), ("suspense:short", C, 1000)],
+    ),
+    (
+        an_order(Kind.SUSPENSE_CLEARING, channel=None, direction="less", against="merchant"),
+        "suspense_clearing",
+        [("merchant:m:available", D, 1000), ("suspense:short", C, 1000)],
+    ),
+    (
+        an_order(Kind.SUSPENSE_CLEARING, channel=None, direction="less", against="loss"),
+        "suspense_clearing",
+        [("expense:loss", D, 1000), ("suspense:short", C, 1000)],
+    ),
+    (
+        an_order(Kind.SUSPENSE_CLEARING, channel=None, direction="less", against="channel"),
+        "suspense_clearing",
+        [("expense:channel", D, 1000), ("suspense:short", C, 1000)],
+    ),
+    (
+        an_order(Kind.PARKED_CLEARING, direction="in", against="merchant", set_off=200),
+        "parked_clearing",
+        [("suspense:parked", D, 1000), ("merchant:m:available", C, 800), ("merchant:m:receivable", C, 200)],
+    ),
+    (
+        an_order(Kind.PARKED_CLEARING, direction="in", against="income"),
+        "parked_clearing",
+        [("suspense:parked", D, 1000), ("income:other", C, 1000)],
+    ),
+    (
+        an_order(Kind.PARKED_CLEARING, direction="in", against="bank", currency="USD"),
+        "parked_clearing",
+        [("suspense:parked:USD", D, 1000), ("bank:c:USD", C, 1000)],
+    ),
+    (
+        an_order(Kind.PARKED_CLEARING, direction="out", against="merchant"),
+        "parked_clearing",
+        [("merchant:m:available", D, 1000), ("suspense:parked", C, 1000)],
+    ),
+    (
+        an_order(Kind.PARKED_CLEARING, direction="out", against="loss"),
+        "parked_clearing",
+        [("expense:loss", D, 1000), ("suspense:parked", C, 1000)],
+    ),
+    (
+        an_order(Kind.TOP_UP, fee=6, set_off=4),
+        "top_up",
+        [
+            *(("bank:c", D, 1000), ("merchant:m:available", C, 990)),
+            *(("merchant:m:receivable", C, 4), ("income:fee", C, 6)),
+        ],
+    ),
+    (
+        an_order(Kind.TOP_UP, fee=6, parking="park"),
+        "park",
+        [("bank:c", D, 1000), ("suspense:parked", C, 1000)],
+    ),
+    (
+        an_order(Kind.TOP_UP, fee=6, parking="release"),
+        "top_up",
+        [("suspense:parked", D, 1000), ("merchant:m:available", C, 994), ("income:fee", C, 6)],
+    ),
+    (
+        an_order(Kind.TRANSFER, channel=None, counterparty="n", set_off=50, counter_set_off=300),
+        "transfer",
+        [
+            *(("merchant:m:available", D, 1050), ("merchant:m:receivable", C, 50)),
+            *(("merchant:n:available", C, 700), ("merchant:n:receivable", C, 300)),
+        ],
+    ),
+    (
+        an_order(Kind.RESERVE_HOLD, channel=None),
+        "reserve_hold",
+        [("merchant:m:available", D, 1000), ("merchant:m:reserve", C, 1000)],
+    ),
+    (
+        an_order(Kind.RESERVE_RELEASE, channel=None, set_off=10),
+        "reserve_release",
+        [("merchant:m:reserve", D, 1000), ("merchant:m:available", C, 990), ("merchant:m:receivable", C, 10)],
+    ),
+    (
+        an_order(Kind.DISPUTE, from_pending=300, to_receivable=100),
+        "dispute",
+        [
+            *(("merchant:m:pending", D, 300), ("merchant:m:available", D, 600)),
+            *(("merchant:m:receivable", D, 100), ("merchant:m:disputed", C, 1000)),
+        ],
+    ),
+    (
+        an_order(Kind.DISPUTE_WON, set_off=400, from_pending=300),
+        "dispute_won",
+        [("bank:c", D, 1000), ("merchant:m:available", C, 600), ("merchant:m:receivable", C, 400)],
+    ),
+    (
+        an_order(Kind.DISPUTE_FEE, to_receivable=1000),
+        "dispute_fee",
+        [("merchant:m:receivable", D, 1000), ("bank:c", C, 1000)],
+    ),
+    (
+        an_order(Kind.DISPUTE_FEE, to_receivable=1, against="payable", currency="USD"),
+        "dispute_fee",
+        [("merchant:m:available", D, 999), ("merchant:m:receivable", D, 1), ("payable:c:USD", C, 1000)],
+    ),
+    (
+        an_order(Kind.DISPUTE_FEE, against="payable", parking="park"),
+        "park",
+        [("suspense:parked", D, 1000), ("payable:c", C, 1000)],
+    ),
+    (
+        an_order(Kind.DISPUTE_FEE, against="payable", parking="release"),
+        "dispute_fee",
+        [("merchant:m:available", D, 1000), ("suspense:parked", C, 1000)],
+    ),
 ]
 
 
@@ -324,13 +487,77 @@ def test_an_order_without_an_end_has_no_end_voucher(order: Order):
         end_entries_of(order, "paid")
 
 
+def test_an_order_has_an_end_if_its_kind_has_end_vouchers():
+    ending = {kind for kind, _ in flows.END_VOUCHER_TYPES}
+    assert {kind for kind in Kind if has_end(an_order(kind, voucher_format=REFUND_FORMAT))} == ending
+    assert set(SENDING) < ending
+
+
+OTHER_ENDS = [
+    (
+        an_order(Kind.OWN_TRANSFER, counterparty="a"),
+        *("paid", "own_transfer_paid"),
+        [("bank:c", D, 1000), ("transit:bank", C, 1000)],
+    ),
+    (
+        an_order(Kind.OWN_TRANSFER, counterparty="a", currency="USD"),
+        *("bounced", "own_transfer_bounced"),
+        [("bank:a:USD", D, 1000), ("transit:bank:USD", C, 1000)],
+    ),
+    (
+        an_order(Kind.DISPUTE, from_pending=300, to_receivable=100),
+        *("lost", "dispute_lost"),
+        [("merchant:m:disputed", D, 1000), ("bank:c", C, 1000)],
+    ),
+    (
+        an_order(Kind.DISPUTE, from_pending=300, to_receivable=100, end_set_off=50),
+        *("won", "dispute_released"),
+        [
+            *(("merchant:m:disputed", D, 1000), ("merchant:m:pending", C, 300)),
+            *(("merchant:m:available", C, 650), ("merchant:m:receivable", C, 50)),
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("order", "ending", "type_", "entries"), OTHER_ENDS)
+def test_the_end_of_an_own_transfer_or_a_dispute_moves(order: Order, ending: flows.Ending, type_: str, entries: list):
+    assert end_voucher_type(order.kind, ending) == type_
+    assert end_entries_of(order, ending) == [Entry(*entry) for entry in entries]
+
+
+def test_every_end_is_tried():
+    tried = {(Kind.WITHDRAWAL, ending) for _, ending, *_ in ENDS} | {(order.kind, end) for order, end, *_ in OTHER_ENDS}
+    tried |= {(Kind.REFUND, ending) for _, ending, *_ in ENDS_OF_REFUNDS}
+    assert tried == set(flows.END_VOUCHER_TYPES)
+
+
+DIRECTIONS = {
+    Kind.ADJUSTMENT: ["credit", "debit"],
+    Kind.OWN_FUNDS: ["in", "out"],
+    Kind.PARKED_CLEARING: ["in", "out"],
+}
+AGAINST = {
+    (Kind.ADJUSTMENT, None): [None, "over", "short"],
+    (Kind.SUSPENSE_CLEARING, "more"): sorted(AGAINST_OVERAGE),
+    (Kind.SUSPENSE_CLEARING, "less"): sorted(AGAINST_SHORTAGE),
+    (Kind.PARKED_CLEARING, "in"): sorted(PARKED_IN),
+    (Kind.PARKED_CLEARING, "out"): sorted(PARKED_OUT),
+    (Kind.DISPUTE_FEE, None): [None, "payable"],
+}
+
+
 @st.composite
 def orders(draw: st.DrawFn, *kinds: Kind) -> Order:
     """Draw an order that the rules of the fund service accept, of one of these kinds or of any kind."""
     kind = draw(st.sampled_from(kinds or [kind for kind in Kind if kind is not Kind.REVERSAL]))
     amount = draw(st.integers(1, 2**53 - 1))
-    from_pending = draw(st.integers(0, amount)) if kind is Kind.REFUND else 0
-    with_fee = kind in {Kind.PAYMENT, Kind.SETTLEMENT, Kind.REFUND, Kind.WITHDRAWAL, Kind.PAYOUT_RETURN}
+    from_pending = draw(st.integers(0, amount)) if kind in {Kind.REFUND, Kind.DISPUTE} else 0
+    with_fee = kind in {
+        *(Kind.PAYMENT, Kind.SETTLEMENT, Kind.REFUND, Kind.WITHDRAWAL, Kind.TOP_UP, Kind.PAYOUT_RETURN),
+    }
+    direction = draw(st.sampled_from(DIRECTIONS.get(kind, ["more", "less"])))
+    against = AGAINST.get((kind, direction), AGAINST.get((kind, None), [None]))
     return an_order(
         kind,
         amount,
@@ -339,8 +566,11 @@ def orders(draw: st.DrawFn, *kinds: Kind) -> Order:
         settle=draw(st.sampled_from(["now", "later"])) if kind is Kind.PAYMENT else None,
         from_pending=from_pending,
         voucher_format=draw(st.sampled_from([2, REFUND_FORMAT])) if kind is Kind.REFUND else 2,
-        to_receivable=draw(st.integers(0, amount)) if kind is Kind.CHARGEBACK else 0,
-        direction=draw(st.sampled_from({Kind.ADJUSTMENT: ["credit", "debit"]}.get(kind, ["more", "less"]))),
+        to_receivable=draw(st.integers(0, amount - from_pending)) if kind in CHARGING else 0,
+        direction=direction,
+        against=draw(st.sampled_from(against)),
+        counterparty="other" if kind in {Kind.TRANSFER, Kind.OWN_TRANSFER} else None,
+        counter_set_off=draw(st.integers(0, amount)) if kind is Kind.TRANSFER else 0,
     )
 
 
@@ -354,9 +584,9 @@ def assert_well_made(entries: list[Entry]) -> None:
 @given(orders())
 def test_entries_are_balanced_and_positive_and_of_each_account_once(order: Order):
     assert_well_made(entries_of(order))
-    if has_end(order):
-        assert_well_made(end_entries_of(order, "paid"))
-        assert_well_made(end_entries_of(order, "bounced"))
+    for kind, ending in flows.END_VOUCHER_TYPES:
+        if kind is order.kind and has_end(order):
+            assert_well_made(end_entries_of(order, ending))
 
 
 SIGNS = {
@@ -390,6 +620,23 @@ def test_net_is_what_the_voucher_moves_on_the_accounts_of_the_merchant(order: Or
         (an_order(Kind.ADJUSTMENT, channel=None, direction="debit"), -1000),
         (an_order(Kind.CHANNEL_COST, merchant=PLATFORM), 0),
         (an_order(Kind.BANK_DIFFERENCE, direction="less"), 0),
+        (an_order(Kind.OWN_TRANSFER, counterparty="a"), 0),
+        (an_order(Kind.OWN_FUNDS, direction="in"), 0),
+        (an_order(Kind.FEE_SWEEP), 0),
+        (an_order(Kind.PAYABLE_PAYMENT), 0),
+        (an_order(Kind.SUSPENSE_CLEARING, channel=None, direction="more", against="merchant", set_off=9), 1000),
+        (an_order(Kind.SUSPENSE_CLEARING, channel=None, direction="less", against="merchant"), -1000),
+        (an_order(Kind.SUSPENSE_CLEARING, channel=None, direction="less", against="loss"), 0),
+        (an_order(Kind.PARKED_CLEARING, direction="in", against="merchant"), 1000),
+        (an_order(Kind.PARKED_CLEARING, direction="out", against="merchant"), -1000),
+        (an_order(Kind.PARKED_CLEARING, direction="in", against="bank"), 0),
+        (an_order(Kind.TOP_UP, fee=6), 994),
+        (an_order(Kind.TRANSFER, channel=None, counterparty="n", set_off=5, counter_set_off=7), -1000),
+        (an_order(Kind.RESERVE_HOLD, channel=None), -1000),
+        (an_order(Kind.RESERVE_RELEASE, channel=None, set_off=5), 1000),
+        (an_order(Kind.DISPUTE, from_pending=300, to_receivable=100), -1000),
+        (an_order(Kind.DISPUTE_WON, set_off=5), 1000),
+        (an_order(Kind.DISPUTE_FEE, to_receivable=5), -1000),
     ],
     ids=lambda value: str(value.kind) if isinstance(value, Order) else "",
 )
@@ -400,19 +647,38 @@ def test_net_is_positive_if_the_merchant_has_more(order: Order, net: int):
 
 
 def reversal_of(order: Order) -> Order:
-    """Return the reversal of an order, with the members that `_reverse` of fund/store/reservations.py copies."""
-    more = {"settle": order.settle, "direction": order.direction, "to_receivable": order.set_off}
+    """Return the reversal of an order, with the members that `reverse` of fund/store/decisions.py copies."""
+    more = {"settle": order.settle, "direction": order.direction, "against": order.against, "of_kind": order.kind}
     terms = order.amount, order.fee, order.currency, order.channel
-    return an_order(Kind.REVERSAL, *terms, merchant=order.merchant, **more)
+    return an_order(Kind.REVERSAL, *terms, merchant=order.merchant, to_receivable=order.set_off, **more)
 
 
-def test_every_kind_that_can_be_reversed_is_tried() -> None:
-    assert set(get_args(Reversal.__annotations__["of_kind"])) == {
-        Kind.PAYMENT,
-        Kind.PAYOUT_RETURN,
-        Kind.CHANNEL_COST,
-        Kind.ADJUSTMENT,
-        Kind.BANK_DIFFERENCE,
+@pytest.mark.parametrize(
+    ("order", "kind"),
+    [
+        (an_order(Kind.PAYMENT, settle="later"), Kind.PAYMENT),
+        (an_order(Kind.PAYOUT_RETURN), Kind.PAYOUT_RETURN),
+        (an_order(Kind.CHANNEL_COST, merchant=PLATFORM), Kind.CHANNEL_COST),
+        (an_order(Kind.ADJUSTMENT, channel=None, direction="credit"), Kind.ADJUSTMENT),
+        (an_order(Kind.BANK_DIFFERENCE, direction="more"), Kind.BANK_DIFFERENCE),
+    ],
+)
+def test_a_reversal_of_an_earlier_version_does_not_name_the_kind(order: Order, kind: Kind) -> None:
+    reversal = reversal_of(order)
+    reversal.of_kind = None
+    assert flows.reversed_kind(reversal) is kind
+
+
+def test_every_kind_has_a_reversal_or_another_way_back() -> None:
+    assert set(get_args(Reversal.__annotations__["of_kind"])) == set(Kind) - {
+        # The other direction.
+        *(Kind.TRANSFER, Kind.RESERVE_HOLD, Kind.RESERVE_RELEASE),
+        # The end that brings the money back.
+        *{kind for kind, _ in flows.END_VOUCHER_TYPES},
+        # A won dispute, or another chargeback.
+        *(Kind.CHARGEBACK, Kind.DISPUTE_WON),
+        # The order itself, once more.
+        Kind.REVERSAL,
     }
 
 
@@ -422,10 +688,11 @@ def test_the_reversal_of_a_payout_return_moves_the_opposite(order: Order):
     assert moved(reversal_of(order)) == {account: -amount for account, amount in moved(order).items()}
 
 
-@given(orders(Kind.WITHDRAWAL, Kind.REFUND))
-def test_a_bounced_order_leaves_everything_as_it_was(order: Order):
+@given(orders(Kind.WITHDRAWAL, Kind.REFUND, Kind.OWN_TRANSFER, Kind.DISPUTE))
+def test_an_order_that_bounced_or_was_won_leaves_everything_as_it_was(order: Order):
     order.voucher_format = REFUND_FORMAT
-    moves = [moved(order), moved(order, "bounced")]
+    order.end_set_off = order.to_receivable
+    moves = [moved(order), moved(order, "won" if order.kind is Kind.DISPUTE else "bounced")]
     accounts = {account for each in moves for account in each}
     assert {account: sum(each.get(account, 0) for each in moves) for account in accounts} == dict.fromkeys(accounts, 0)
 
@@ -437,6 +704,13 @@ def test_a_bounced_order_leaves_everything_as_it_was(order: Order):
         an_order(Kind.REFUND, fee=401, from_pending=600),
         an_order(Kind.PAYMENT, channel=None),
         an_order(Kind.ADJUSTMENT, direction="more"),
+        an_order(Kind.ADJUSTMENT, direction="credit", against="bank"),
+        an_order(Kind.OWN_TRANSFER),
+        an_order(Kind.OWN_FUNDS, direction="more"),
+        an_order(Kind.SUSPENSE_CLEARING, direction="more", against="payable"),
+        an_order(Kind.PARKED_CLEARING, direction="in"),
+        an_order(Kind.TRANSFER, counterparty="n", counter_set_off=1001),
+        an_order(Kind.DISPUTE, from_pending=600, to_receivable=401),
     ],
 )
 def test_an_order_that_no_rule_lets_in_is_a_bug(order: Order):

@@ -16,13 +16,15 @@ from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
+import msgspec
 import pytest
 
 from fundledger.fund.model.answer import Taken
+from fundledger.fund.model.channel import Channel
 from fundledger.fund.model.refusal import Refusal
 from fundledger.fund.model.requests import Fee
 from tests.support.fund_books import prove_fund
-from tests.support.fund_worker import FundWorker
+from tests.support.fund_worker import EveryChannel, FundWorker
 from tests.support.length import unless_long
 from tests.support.money_model import POSTED, Merchant, Payment, Platform, Rule, Slip
 from tests.support.running import RunningService
@@ -31,9 +33,14 @@ STEPS: Final = unless_long(1_200, 200_000)
 STEPS_MAX: Final = 10 * STEPS
 """The maximum number of steps if an outcome was not reached yet."""
 MERCHANTS: Final = unless_long(8, 50)
-SEED: Final = 14
+SEED: Final = 17
 CURRENCIES: Final = ("CNY", "USD", "JPY", "KWD")
 OWN: Final = ("available", "pending", "receivable")
+FURTHER: Final = ("reserve", "disputed")
+SHARED: Final = (
+    *("income:fee", "income:other", "expense:loss", "expense:channel", "equity:own", "transit:bank"),
+    *("suspense:over", "suspense:short", "suspense:parked"),
+)
 WANTED: Final = frozenset(
     {
         *(
@@ -57,9 +64,27 @@ WANTED: Final = frozenset(
         *("settlement nothing-to-settle", "settlement settlement-exceeds-pending", "refund refund-exceeds-payment"),
         *("chargeback chargeback-exceeds-payment", "refund payment-not-posted", "refund order-already-reversed"),
         *("recovery debt-exceeded", "write_off debt-exceeded", "release"),
+        *("own_transfer posted", "own_transfer channel-underfunded", "own_transfer paid", "own_transfer bounced"),
+        *("own_funds posted", "own_funds own-funds-exceeded", "own_funds channel-underfunded"),
+        *("fee_sweep posted", "fee_sweep sweep-exceeds-income", "payable_payment posted"),
+        *("payable_payment payable-exceeded", "suspense_clearing posted", "suspense_clearing suspense-exceeded"),
+        *("adjustment suspense-exceeded", "parked_clearing posted", "park again"),
+        *("top_up posted", "top_up parked", "transfer posted", "transfer refused", "transfer debt-in-progress"),
+        *("reserve_hold posted", "reserve_hold refused", "reserve_release posted", "reserve_release refused"),
+        *("dispute posted", "dispute refused", "dispute won", "dispute lost", "dispute chargeback-exceeds-payment"),
+        *("dispute_won posted", "dispute_won parked", "dispute_won win-exceeds-chargeback"),
+        *("dispute_won chargeback-not-posted", "dispute_fee posted", "dispute_fee parked"),
+        *(
+            f"reversal of {kind} posted"
+            for kind in (
+                *("adjustment", "bank_difference", "channel_cost", "settlement", "recovery", "write_off", "top_up"),
+                *("dispute_fee", "own_funds", "fee_sweep", "payable_payment", "suspense_clearing", "payout_return"),
+            )
+        ),
+        *("reversal suspense-exceeded", "reversal own-funds-exceeded", "reversal payable-exceeded"),
         *("refund paid", "refund bounced", "payout_return posted", "payout_return parked"),
         *("payout_return withdrawal-not-paid", "payout_return return-exceeds-withdrawal"),
-        *("reversal of payout_return posted", "reversal of payout_return order-not-reversible"),
+        *("reversal of payout_return order-not-reversible", "parked_clearing of payout_return posted"),
     }
 )
 """Outcomes that a run has to reach. Otherwise it proves nothing about them."""
@@ -73,14 +98,30 @@ WHERE a.id = ANY ($1::text[]) GROUP BY a.id
 _log = logging.getLogger(__name__)
 
 
+class OneBounded(EveryChannel):
+    """A registry in which one channel must not be overdrawn."""
+
+    def __init__(self, bounded: str) -> None:
+        super().__init__()
+        self.bounded = bounded
+
+    def known(self, name: str, currency: str) -> Channel:
+        channel = super().known(name, currency)
+        return msgspec.structs.replace(channel, overdraft=0) if name == self.bounded else channel
+
+
 class Run:
     def __init__(self, worker: FundWorker, ledger: "asyncpg.Connection[asyncpg.Record]", seed: int) -> None:
         self.worker = worker
         self.ledger = ledger
         self.chance = random.Random(seed)
-        self.platform = Platform(f"c-{worker.salt}")
+        self.platform = Platform(f"c-{worker.salt}", f"d-{worker.salt}")
         self.merchants: list[Merchant] = []
-        self.of_platform: list[Slip] = []
+        self.of_platform: list[tuple[Slip, str]] = []
+        self.own_transfers: list[tuple[str, int, str, str, str]] = []
+        """Open own transfers: number, amount, currency, and the channels of both banks."""
+        self.cleared: list[tuple[Merchant, Slip]] = []
+        """Clearings of parked orders, with the merchants of these orders."""
         self.base: dict[str, int] = {}
         self.ids: dict[str, UUID] = {}
         self.number = 0
@@ -96,21 +137,16 @@ class Run:
             currency = CURRENCIES[n % 4]
             id_ = await self.worker.merchant(f"m{n}", currency, fee_of(rule), withdrawal_fee=fee_of(payout))
             self.merchants.append(Merchant(id_, currency, rule, payout))
-        self.base = await self.balances()
+        self.base = self.platform.before = await self.balances()
+        registry = OneBounded(self.platform.second)
+        self.worker.batcher._check._channels = self.worker.batcher._platform._channels = registry
 
     async def balances(self) -> dict[str, int]:
-        named = {merchant.of(name) for merchant in self.merchants for name in OWN}
+        named = {merchant.of(name) for merchant in self.merchants for name in OWN + FURTHER}
         for currency in CURRENCIES:
-            parts = (
-                "income:fee",
-                "expense:loss",
-                "expense:channel",
-                "suspense:over",
-                "suspense:short",
-                "suspense:parked",
-            )
-            named |= {self.platform.named(part, currency) for part in parts}
-            named |= {self.platform.bank(currency)}
+            named |= {self.platform.named(part, currency) for part in SHARED}
+            named |= {self.platform.bank(currency), self.platform.bank(currency, self.platform.second)}
+            named |= {self.platform.payable(currency)}
             named |= {self.platform.transit(what, currency) for what in ("payout", "refund")}
         rows = await self.ledger.fetch(BALANCES, sorted(named))
         return {**dict.fromkeys(named, 0), **{row["id"]: row["balance"] for row in rows}}
@@ -170,7 +206,7 @@ class Run:
         pending = self.platform.balances[m.of("pending")]
         amount = self.chance.choice([None, None, max(1, pending // 3), pending + 1])
         given = {} if amount is None else {"amount": amount}
-        await self.ask("settlement", lambda _: self.platform.settle(m, amount), m, **given)
+        await self.ask("settlement", lambda number: self.platform.settle(m, number, amount), m, **given)
 
     async def refund(self, m: Merchant) -> None:
         payment = self.some_payment(m)
@@ -237,25 +273,33 @@ class Run:
         debt = self.platform.debt(m)
         there = min(debt, self.platform.balances[m.of("available")])
         amount = max(1, self.chance.choice([debt, there, there // 2, debt + 1]))
-        await self.ask("recovery", lambda _: self.platform.recover(m, amount), m, amount=amount)
+        await self.ask("recovery", lambda number: self.platform.recover(m, number, amount), m, amount=amount)
 
     async def write_off(self, m: Merchant) -> None:
         m = self.owing(m)
         amount = max(
             1, self.chance.choice([self.platform.debt(m) // 2, self.platform.debt(m) // 3, self.platform.debt(m) + 1])
         )
-        await self.ask("write_off", lambda _: self.platform.write_off(m, amount), m, amount=amount, reason="r")
+        await self.ask("write_off", lambda no: self.platform.write_off(m, no, amount), m, amount=amount, reason="r")
 
     async def adjust(self, m: Merchant) -> None:
         amount, credit = self.chance.randint(1, 900), self.chance.random() < 0.5
+        against = self.chance.choice([None, None, "over", "short"])
+        if against is not None and self.chance.random() < 0.3:
+            amount += abs(self.platform.holds(f"suspense:{against}", m.currency))
         members = {"amount": amount, "direction": "credit" if credit else "debit", "reason": "r"}
-        await self.ask("adjustment", lambda no: self.platform.adjust(m, no, amount, credit=credit), m, **members)
+        members |= {} if against is None else {"against": against}
+
+        def expected(number: str) -> str:
+            return self.platform.adjust(m, number, amount, credit=credit, against=against)
+
+        await self.ask("adjustment", expected, m, **members)
 
     async def cost(self, m: Merchant) -> None:
         amount = self.chance.randint(1, 900)
 
         def expected(number: str) -> str:
-            self.of_platform.append(self.platform.cost(number, amount, m.currency))
+            self.of_platform.append((self.platform.cost(number, amount, m.currency), m.currency))
             return POSTED
 
         members = {"amount": amount, "currency": m.currency, "channel": self.platform.channel}
@@ -265,7 +309,7 @@ class Run:
         amount, more = self.chance.randint(1, 900), self.chance.random() < 0.5
 
         def expected(number: str) -> str:
-            self.of_platform.append(self.platform.difference(number, amount, m.currency, more=more))
+            self.of_platform.append((self.platform.difference(number, amount, m.currency, more=more), m.currency))
             return POSTED
 
         members = {"amount": amount, "currency": m.currency, "channel": self.platform.channel}
@@ -283,16 +327,196 @@ class Run:
 
     async def reverse_one(self, m: Merchant) -> None:
         payment = self.some_payment(m)
-        slips = self.of_platform[-5:] if self.chance.random() < 0.3 else m.slips[-5:]
-        if payment is not None and self.chance.random() < 0.6:
+        if payment is not None and self.chance.random() < 0.4:
             of = {"of_kind": "payment", "of_order_no": payment.number, "reason": "r"}
             await self.ask("reversal", lambda _: self.platform.reverse_payment(m, payment), m, **of)
-        elif slips:
-            slip = self.chance.choice(slips)
-            owner = m if slip.kind in ("adjustment", "payout_return") else None
-            of = {"of_kind": slip.kind, "of_order_no": slip.number, "reason": "r"}
-            outcome = await self.ask("reversal", lambda _: self.platform.reverse(owner, slip), owner, **of)
-            self.seen[f"reversal of {slip.kind} {outcome}"] += 1
+            return
+        owner = m if self.chance.random() < 0.6 else None
+        last = [(slip, m.currency) for slip in m.slips[-20:]] if owner else self.of_platform[-30:]
+        if last:
+            # Kinds that are requested less often are reversed as often.
+            kind = self.chance.choice(sorted({slip.kind for slip, _ in last}))
+            slip, currency = self.chance.choice([pair for pair in last if pair[0].kind == kind][-5:])
+            of_kind = slip.kind.partition(" ")[0]
+            of = {"of_kind": of_kind, "of_order_no": slip.number, "reason": "r"}
+            outcome = await self.ask("reversal", lambda _: self.platform.reverse(owner, slip, currency), owner, **of)
+            self.seen[f"reversal of {of_kind} {outcome}"] += 1
+
+    # --- Own money, suspense ---
+
+    def some_bank(self) -> str:
+        return self.chance.choice([self.platform.channel, self.platform.second])
+
+    async def transfer_own(self, m: Merchant) -> None:
+        from_ = self.some_bank()
+        to = self.platform.second if from_ == self.platform.channel else self.platform.channel
+        amount, currency = self.own_amount(m.currency), m.currency
+
+        def expected(number: str) -> str:
+            outcome = self.platform.transfer_own(amount, currency, from_)
+            if outcome == POSTED:
+                self.own_transfers.append((number, amount, currency, from_, to))
+            return outcome
+
+        members = {"amount": amount, "currency": currency, "from_channel": from_, "channel": to}
+        await self.ask("own_transfer", expected, None, **members)
+
+    def own_amount(self, currency: str) -> int:
+        """Return an amount of own money, sometimes more than the second bank holds."""
+        held = max(0, -self.platform.balances[self.platform.bank(currency, self.platform.second)])
+        return max(1, self.chance.choice([self.chance.randint(1, 5_000), held // 2, held, held + 1]))
+
+    async def end_own(self, _: Merchant) -> None:
+        if not self.own_transfers:
+            return
+        number, amount, currency, from_, to = self.own_transfers.pop(self.chance.randrange(len(self.own_transfers)))
+        ending: Any = self.chance.choice(["paid", "paid", "bounced"])
+        ref, reason = (f"in-{number}", None) if ending == "paid" else (None, "closed")
+        answer = await self.worker.batcher.end(self.ids[number], ending, ref, reason, "bank")
+        assert isinstance(answer, Taken), answer
+        assert answer.order.state == ending
+        self.platform.arrive(amount, currency, to if ending == "paid" else from_)
+        self.seen[f"own_transfer {ending}"] += 1
+
+    async def of_own(self, kind: str, step: Callable[[str], str | Slip], currency: str, **members: Any) -> None:
+        """Request an order of the platform that can be reversed later."""
+
+        def expected(number: str) -> str:
+            slip = step(number)
+            if isinstance(slip, str):
+                return slip
+            self.of_platform.append((slip, currency))
+            return POSTED
+
+        await self.ask(kind, expected, None, currency=currency, **members)
+
+    async def fund(self, m: Merchant) -> None:
+        left = self.platform.own["in", m.currency] - self.platform.own["out", m.currency]
+        comes, bank = self.chance.random() < 0.5, self.some_bank()
+        amount = max(1, self.chance.choice([self.own_amount(m.currency), left, left + 1]))
+        members = {"amount": amount, "channel": bank, "direction": "in" if comes else "out", "reason": "r"}
+        await self.of_own(
+            "own_funds", lambda no: self.platform.fund(no, amount, m.currency, bank, comes=comes), m.currency, **members
+        )
+
+    async def sweep(self, m: Merchant) -> None:
+        names = ("income:fee", "income:other", "expense:channel", "expense:loss")
+        held = sum(self.platform.holds(name, m.currency) for name in names)
+        left = held - self.platform.own["swept", m.currency]
+        amount, bank = max(1, self.chance.choice([left // 3, left // 10, left + 1])), self.some_bank()
+        members = {"amount": amount, "channel": bank, "reason": "r"}
+        step = lambda number: self.platform.sweep(number, amount, m.currency, bank)  # noqa: E731
+        await self.of_own("fee_sweep", step, m.currency, **members)
+
+    async def pay_payable(self, m: Merchant) -> None:
+        owed = self.platform.balances[self.platform.payable(m.currency)]
+        amount = max(1, self.chance.choice([owed, owed // 2, owed + 1]))
+        step = lambda number: self.platform.pay_payable(number, amount, m.currency)  # noqa: E731
+        await self.of_own("payable_payment", step, m.currency, amount=amount, channel=self.platform.channel)
+
+    async def explain(self, m: Merchant) -> None:
+        more, currency = self.chance.random() < 0.5, m.currency
+        against = self.chance.choice(
+            ["income", "bank", "short", "merchant"] if more else ["loss", "channel", "merchant"]
+        )
+        held = abs(self.platform.holds(f"suspense:{'over' if more else 'short'}", currency))
+        amount = max(1, self.chance.choice([held // 5, held // 9, held, held + 1]))
+        owner = m if against == "merchant" else None
+        members = {"amount": amount, "direction": "more" if more else "less", "against": against, "reason": "r"}
+        members |= {"channel": self.platform.channel} if against == "bank" else {}
+
+        def step(number: str) -> str | Slip:
+            return self.platform.explain(owner, number, amount, currency, against, more=more)
+
+        if owner is None:
+            await self.of_own("suspense_clearing", step, currency, **members)
+        else:
+            await self.ask("suspense_clearing", lambda number: str(step(number)), owner, currency=currency, **members)
+
+    async def clear(self, m: Merchant) -> None:
+        """Clear a parked order, or reverse the clearing of one."""
+        if self.cleared and self.chance.random() < 0.3:
+            owner, slip = self.cleared.pop()
+            of = {"of_kind": "parked_clearing", "of_order_no": slip.number, "reason": "r"}
+            outcome = await self.ask("reversal", lambda _: self.platform.park_again(owner, slip), slip.other, **of)
+            if outcome == POSTED:
+                self.seen["park again"] += 1
+            return
+        owners = [each for each in self.merchants if each.parked]
+        if not owners:
+            return
+        owner = self.chance.choice(owners)
+        parked = self.chance.choice(owner.parked)
+        others = [each for each in self.merchants if each is not owner and each.currency == owner.currency]
+        against = self.chance.choice(["merchant", "income", "bank"] if parked.is_in else ["merchant", "loss"])
+        to = self.chance.choice(others) if against == "merchant" else None
+
+        def expected(number: str) -> str:
+            slip = self.platform.clear(owner, number, parked, to, against)
+            if isinstance(slip, str):
+                return slip
+            self.cleared.append((owner, slip))
+            return POSTED
+
+        of = {"of_kind": parked.kind, "of_merchant": owner.id, "of_order_no": parked.number}
+        outcome = await self.ask("parked_clearing", expected, to, against=against, reason="r", **of)
+        self.seen[f"parked_clearing of {parked.kind} {outcome}"] += 1
+
+    # --- Disputes, merchants' money ---
+
+    async def top_up(self, m: Merchant) -> None:
+        amount = self.chance.randint(1, 20_000)
+        members = {"amount": amount, "currency": m.currency, "channel": self.platform.channel}
+        await self.ask("top_up", lambda number: self.platform.top_up(m, number, amount), m, **members)
+
+    async def transfer(self, m: Merchant) -> None:
+        others = [each for each in self.merchants if each is not m and each.currency == m.currency]
+        left = self.platform.balances[m.of("available")] - self.platform.debt(m)
+        to, amount = self.chance.choice(others), max(1, self.chance.choice([left // 3, left // 7, left + 1]))
+        members = {"to_merchant": to.id, "amount": amount}
+        await self.ask("transfer", lambda _: self.platform.transfer(m, to, amount), m, **members)
+
+    async def reserve(self, m: Merchant) -> None:
+        if self.chance.random() < 0.5:
+            amount = max(1, self.chance.choice([1, 1, 2]) * (self.platform.balances[m.of("available")] // 2) + 1)
+            await self.ask("reserve_hold", lambda _: self.platform.reserve(m, amount), m, amount=amount)
+        else:
+            held = self.platform.balances[m.of("reserve")]
+            amount = max(1, self.chance.choice([held, held // 2, held + 1]))
+            await self.ask("reserve_release", lambda _: self.platform.unreserve(m, amount), m, amount=amount)
+
+    async def dispute(self, m: Merchant) -> None:
+        payment = self.some_payment(m)
+        if payment is not None:
+            amount = self.amount_of(payment)
+            members = {"payment_order_no": payment.number, "amount": amount}
+            await self.ask("dispute", lambda no: self.platform.dispute(m, no, payment, amount), m, **members)
+
+    async def end_dispute(self, m: Merchant) -> None:
+        waiting = [charge for charge in m.charges if charge.kind == "dispute" and charge.state == POSTED]
+        if not waiting or m.held:
+            return
+        charge, ending = self.chance.choice(waiting), self.chance.choice(["won", "lost"])
+        ref = f"lost-{charge.number}" if ending == "lost" else None
+        answer = await self.worker.batcher.end(self.ids[charge.number], ending, ref, None, "bank")  # type: ignore[arg-type]
+        assert isinstance(answer, Taken), answer
+        assert answer.order.state == ending
+        assert (self.platform.win if ending == "won" else self.platform.lose)(m, charge) == ending
+        self.seen[f"dispute {ending}"] += 1
+
+    async def win_back(self, m: Merchant) -> None:
+        if not m.charges:
+            return
+        charge = self.chance.choice(m.charges[-6:])
+        left = charge.amount - charge.won
+        amount = max(1, self.chance.choice([left, left // 2, left // 3, left + 1]))
+        members = {"chargeback_order_no": charge.number, "of_kind": charge.kind, "amount": amount}
+        await self.ask("dispute_won", lambda no: self.platform.win_back(m, no, charge, amount), m, **members)
+
+    async def charge_fee(self, m: Merchant) -> None:
+        amount, later = self.chance.randint(1, 600), self.chance.random() < 0.6
+        members = {"amount": amount, "channel": self.platform.channel, "against": "payable" if later else "bank"}
+        await self.ask("dispute_fee", lambda no: self.platform.charge_fee(m, no, amount, later=later), m, **members)
 
     async def hold(self, m: Merchant) -> None:
         """Freeze the accounts of a merchant, or unfreeze them. Sometimes release its parked orders a step later."""
@@ -304,9 +528,13 @@ class Run:
         for name in OWN:
             await self.worker.accounts.unfreeze(m.of(name))
         m.held = False
-        if any(order.makes_debt for order in m.parked) and self.chance.random() < 0.5:
-            await self.withdraw(m)
+        if m.may_owe_more and self.chance.random() < 0.6:
+            await self.chance.choice([self.withdraw, self.transfer])(m)
             await self.compare()
+        await self.release(m)
+
+    async def release(self, m: Merchant) -> None:
+        """Release the parked orders of a merchant whose accounts are open. Some are parked again by a reversal."""
         for number in self.platform.release(m):
             answer = await self.worker.batcher.retry(self.ids[number], "tester")
             assert isinstance(answer, Taken), answer
@@ -317,11 +545,16 @@ class Run:
         steps = [
             *[(self.pay, 10), (self.settle, 5), (self.refund, 5), (self.charge_back, 4), (self.withdraw, 5)],
             *[(self.end, 4), (self.recover, 1), (self.write_off, 1), (self.adjust, 2), (self.cost, 1)],
-            *[(self.difference, 1), (self.reverse, 3), (self.return_payout, 2)],
+            *[(self.difference, 1), (self.reverse, 5), (self.return_payout, 2)],
+            *[(self.transfer_own, 3), (self.end_own, 3), (self.fund, 2), (self.sweep, 1), (self.pay_payable, 1)],
+            *[(self.explain, 2), (self.clear, 2), (self.top_up, 2), (self.transfer, 3), (self.reserve, 2)],
+            *[(self.dispute, 3), (self.end_dispute, 3), (self.win_back, 3), (self.charge_fee, 2)],
         ]
         merchant = self.chance.choice(self.merchants)
         if self.chance.random() < (0.2 if merchant.held else 0.02):
             await self.hold(merchant)
+        elif merchant.parked and not merchant.held:
+            await self.release(merchant)
         else:
             (do,) = self.chance.choices([do for do, _ in steps], [weight for _, weight in steps])
             await do(merchant)

@@ -12,12 +12,12 @@ import asyncpg
 import msgspec
 import pytest
 
-from fundledger.fund.model import requests
 from fundledger.fund.model.answer import OrderFault
 from fundledger.fund.model.drafts import Draft, draft_of
 from fundledger.fund.model.merchant import Merchant
 from fundledger.fund.model.order import PLATFORM, Kind, Order, State
 from fundledger.fund.model.refusal import Code, Refusal
+from fundledger.fund.model.request_types import REQUESTS
 from fundledger.fund.model.transitions import FIRST
 from fundledger.fund.store import orders
 from fundledger.fund.store import reservations as reserve
@@ -82,7 +82,7 @@ class World:
     def draft(self, kind: Kind, *, limit: int | None = None, at: datetime = AT, **members: Any) -> Draft:
         if kind is not Kind.CHANNEL_COST:
             members = {"merchant": self.name, **members}
-        request = requests.REQUESTS[kind](order_no=self.number(), **members)
+        request = REQUESTS[kind](order_no=self.number(), **members)
         merchant = None if request.whose == PLATFORM else self.merchant(limit, request.whose)
         draft = draft_of(request, merchant, "dev", at, 0.0, IDS)
         assert isinstance(draft, Draft), draft
@@ -446,7 +446,7 @@ async def test_a_refusal_says_how_much_there_is(world: World) -> None:
     answers = await world.take(world.refund(number, 4), world.refund(number, 7), world.charge_back(number, 8))
     assert [(no.detail, no.field) for no in answers[1:]] == [
         ("6 of the payment's 10 can be refunded", "amount"),
-        ("6 of the payment's 10 can be charged back", "amount"),
+        ("6 of the payment's 10 can be charged back or disputed", "amount"),
     ]
 
 

@@ -17,7 +17,10 @@ from tests.support.database import Databases
 from tests.support.fund_world import COLUMNS, an_order
 from tests.support.tampering import any_state
 
-LATER = {"set_off", "end_set_off", "parking", "parked_voucher_id", "returned"}
+LATER = {
+    *("set_off", "end_set_off", "parking", "parked_voucher_id", "returned"),
+    *("against", "counterparty", "counter_ref", "counter_set_off", "of_kind"),
+}
 BEFORE = 13
 """The last migration of the earlier version."""
 

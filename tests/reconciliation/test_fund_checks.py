@@ -300,7 +300,7 @@ CORRUPTIONS: dict[str, tuple[str, list[str]]] = {
     ),
     "an ending before it is posted": (
         f"UPDATE fund.orders SET ending = 'paid' WHERE id = {the(Kind.WITHDRAWAL, 'w6')}",
-        [f"{CONSISTENT}: .*expected no ending, the order is not a posted withdrawal"],
+        [f"{CONSISTENT}: .*expected no ending, the order is not posted or has no such end"],
     ),
     "nobody approved": (
         f"UPDATE fund.orders SET approved_by = NULL WHERE id = {A1}",

@@ -34,6 +34,8 @@ class Flow(msgspec.Struct, frozen=True):
     ending: Ending | None = None
 
 
+OTHER: Final = {"counterparty": "OTHER"}
+"""The other channel of an own transfer."""
 ROWS: Final = [
     Flow(
         "payment G, fee f, `settle: now`, set-off s",
@@ -130,6 +132,92 @@ ROWS: Final = [
         Kind.BANK_DIFFERENCE,
         {"amount": "d"},
         {"direction": "less"},
+    ),
+    Flow(
+        "adjustment n, `credit` with `against: over`, after approval, set-off s",
+        Kind.ADJUSTMENT,
+        {"amount": "n", "set_off": "s"},
+        {"direction": "credit", "against": "over"},
+    ),
+    Flow(
+        "adjustment n, `debit` with `against: short`, after approval",
+        Kind.ADJUSTMENT,
+        {"amount": "n"},
+        {"direction": "debit", "against": "short"},
+    ),
+    Flow("own transfer x to CHANNEL from OTHER, after approval", Kind.OWN_TRANSFER, {"amount": "x"}, OTHER),
+    Flow("own transfer `paid`", Kind.OWN_TRANSFER, {"amount": "x"}, OTHER, ending="paid"),
+    Flow("own transfer `bounced`", Kind.OWN_TRANSFER, {"amount": "x"}, OTHER, ending="bounced"),
+    Flow("own funds x, `in`, after approval", Kind.OWN_FUNDS, {"amount": "x"}, {"direction": "in"}),
+    Flow("own funds x, `out`, after approval", Kind.OWN_FUNDS, {"amount": "x"}, {"direction": "out"}),
+    Flow("fee sweep x, after approval", Kind.FEE_SWEEP, {"amount": "x"}),
+    Flow("payable payment x, after approval", Kind.PAYABLE_PAYMENT, {"amount": "x"}),
+    *[
+        Flow(
+            f"suspense clearing d, `more` (overage) against `{against}`, after approval"
+            + (", set-off s" if against == "merchant" else ""),
+            Kind.SUSPENSE_CLEARING,
+            {"amount": "d", **({"set_off": "s"} if against == "merchant" else {})},
+            {"direction": "more", "against": against},
+        )
+        for against in ("merchant", "income", "bank", "short")
+    ],
+    *[
+        Flow(
+            f"suspense clearing d, `less` (shortage) against `{against}`, after approval",
+            Kind.SUSPENSE_CLEARING,
+            {"amount": "d"},
+            {"direction": "less", "against": against},
+        )
+        for against in ("merchant", "loss", "channel")
+    ],
+    *[
+        Flow(
+            f"parked clearing G of money that came in, against `{against}`, after approval"
+            + (", set-off s" if against == "merchant" else ""),
+            Kind.PARKED_CLEARING,
+            {"amount": "G", **({"set_off": "s"} if against == "merchant" else {})},
+            {"direction": "in", "against": against},
+        )
+        for against in ("merchant", "income", "bank")
+    ],
+    *[
+        Flow(
+            f"parked clearing x of money that went out, against `{against}`, after approval",
+            Kind.PARKED_CLEARING,
+            {"amount": "x"},
+            {"direction": "out", "against": against},
+        )
+        for against in ("merchant", "loss")
+    ],
+    Flow("top-up G, fee f, set-off s", Kind.TOP_UP, {"amount": "G", "fee": "f", "set_off": "s"}),
+    Flow(
+        "transfer x to merchant N, set-off of the whole debt s, set-off of N t",
+        Kind.TRANSFER,
+        {"amount": "x", "set_off": "s", "counter_set_off": "t"},
+        {"counterparty": "N"},
+    ),
+    Flow("reserve hold x", Kind.RESERVE_HOLD, {"amount": "x"}),
+    Flow("reserve release x, set-off s", Kind.RESERVE_RELEASE, {"amount": "x", "set_off": "s"}),
+    Flow(
+        "dispute x opened, of which p is pending and d becomes a debt",
+        Kind.DISPUTE,
+        {"amount": "x", "from_pending": "p", "to_receivable": "d"},
+    ),
+    Flow("dispute `lost`", Kind.DISPUTE, {"amount": "x"}, ending="lost"),
+    Flow(
+        "dispute `won`, of which p was pending, set-off s",
+        Kind.DISPUTE,
+        {"amount": "x", "from_pending": "p", "end_set_off": "s"},
+        ending="won",
+    ),
+    Flow("dispute won x after a chargeback, set-off s", Kind.DISPUTE_WON, {"amount": "x", "set_off": "s"}),
+    Flow("dispute fee f, of which d becomes a debt", Kind.DISPUTE_FEE, {"amount": "f", "to_receivable": "d"}),
+    Flow(
+        "dispute fee f that the channel collects later, of which d becomes a debt",
+        Kind.DISPUTE_FEE,
+        {"amount": "f", "to_receivable": "d"},
+        {"against": "payable"},
     ),
 ]
 

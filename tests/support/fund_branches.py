@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from fundledger.fund.model.order import PLATFORM, Kind
-from tests.support.fund_model import FACTS, LAST_ATTEMPT, Asked
+from tests.support.fund_model import FACTS, KINDS, LAST_ATTEMPT, Asked
 from tests.support.fund_script import AFTER, BEFORE, HEARD, STOP, UNHEARD, UNSURE
 
 FROZEN = "frozen"
@@ -16,8 +16,6 @@ o.problem IS NOT NULL AS refused, (o.created_at AT TIME ZONE 'UTC')::date AS day
 PROGRESS = """amount, fee, settled, fee_settled, refunded, refunded_unsettled, fee_waived, fee_returned, charged_back,
 charged_back_unsettled, reversed"""
 
-KINDS = set(Kind) - {Kind.PAYOUT_RETURN}
-"""The kinds of orders that the machine requests. test_money.py and test_payout_returns.py request the other one."""
 WANTED = {
     *(f"{kind} {state}" for kind in KINDS for state in ("posted", "parked" if kind in FACTS else "refused")),
     *(f"{kind} {release}" for kind in FACTS for release in ("released", "parked again")),

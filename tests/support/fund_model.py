@@ -13,7 +13,9 @@ from fundledger.fund.model.order import Kind
 LAST_ATTEMPT = 3
 """The number of the last attempt of a chargeback. In this attempt the whole amount becomes a debt."""
 FACTS = (Kind.PAYMENT, Kind.CHARGEBACK)
-"""Kinds of orders that are parked, and not refused."""
+"""Kinds of orders of the runs that are parked, and not refused."""
+KINDS = frozenset(tuple(Kind)[: tuple(Kind).index(Kind.OWN_TRANSFER)]) - {Kind.PAYOUT_RETURN}
+"""The kinds of orders in the runs of the model. tests/fund/test_money.py has the runs with the other kinds."""
 OWN = ("available", "pending", "receivable")
 
 

@@ -15,7 +15,8 @@ from fundledger.fund.model.answer import Answer, Taken
 from fundledger.fund.model.channel import Channel, RefundMethod
 from fundledger.fund.model.order import Kind, Order, State
 from fundledger.fund.model.person import Role
-from fundledger.fund.model.requests import REQUESTS, Fee, MerchantRequest, Request
+from fundledger.fund.model.request_types import REQUESTS
+from fundledger.fund.model.requests import Fee, MerchantRequest, Request
 from fundledger.fund.poster import Posting
 from fundledger.fund.store.macs import open_macs
 from fundledger.fund.store.merchants import Merchants

@@ -13,6 +13,7 @@ from asyncpg.pgproto import pgproto
 from fundledger.fund.model import accounts
 from fundledger.fund.model.flows import Entry, end_entries_of, end_voucher_type, entries_of, voucher_type
 from fundledger.fund.model.order import PLATFORM, Kind, Order, State
+from fundledger.fund.model.transitions import POSTED
 from fundledger.fund.store.mac_layouts import DAY, DEBT, PAYMENT, PAYOUT, Progress, fields_of_day, fields_of_payout
 from fundledger.fund.store.queries import SQL
 from tests.support.fund_ids import MACS, order_id, voucher_id
@@ -20,7 +21,6 @@ from tests.support.ledger import Ledger, posted, voucher
 from tests.support.tampering import any_state
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
-DONE = {State.POSTED, State.SENT, State.PAID, State.BOUNCED, State.UNKNOWN}
 COLUMNS = [name for name in Order.__struct_fields__ if name != "seq"]
 PLATFORMS = {Kind.CHANNEL_COST, Kind.BANK_DIFFERENCE}
 
@@ -34,7 +34,7 @@ def an_order(kind: Kind, order_no: str, amount: int, state: State = State.POSTED
         "digest": b"\x00" * 32,
         "module": "front",
         "created_at": AT,
-        "posted_at": AT if state in DONE else None,
+        "posted_at": AT if state in POSTED else None,
         "problem": b'{"code":"no"}' if state is State.REFUSED else None,
         "settle": "now" if kind is Kind.PAYMENT else None,
         "channel": None if kind in {Kind.SETTLEMENT, Kind.RECOVERY, Kind.WRITE_OFF, Kind.ADJUSTMENT} else "c",
@@ -48,12 +48,17 @@ def an_order(kind: Kind, order_no: str, amount: int, state: State = State.POSTED
 
 def states(order: Order) -> list[State]:
     """Return the states of an order after its first."""
-    first = [State.POSTING] if order.kind is Kind.ADJUSTMENT and order.state is not State.CREATED else []
+    was_created = order.kind is Kind.ADJUSTMENT or order.approved_by is not None
+    first = [State.POSTING] if was_created and order.state is not State.CREATED else []
     if order.state in {State.CREATED, State.POSTING}:
         return first
-    if order.state in {State.PAID, State.UNKNOWN}:
+    if order.state in {State.PAID, State.UNKNOWN} and order.kind is Kind.WITHDRAWAL:
         return [State.POSTED, State.SENT, order.state]
-    return [*first, order.state] if order.state in {State.POSTED, State.REFUSED} else [State.POSTED, order.state]
+    if order.state is State.CLEARED:
+        return [State.PARKED, State.CLEARED]
+    return (
+        [*first, order.state] if order.state in {State.POSTED, State.REFUSED} else [*first, State.POSTED, order.state]
+    )
 
 
 async def write(fund: "asyncpg.Connection[Any]", orders: Sequence[Order]) -> None:
@@ -183,7 +188,7 @@ class FundWorld:
         ]
         await write(self.fund, orders)
         for order in orders:
-            if order.state in DONE or order.order_no == "p4":
+            if order.state in POSTED or order.order_no == "p4":
                 await self.post(order)
             if order.state in {State.PAID, State.BOUNCED}:
                 await self.end(order)

@@ -5,10 +5,9 @@ so each outcome is certain. A balance is credits minus debits.
 """
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
-POSTED, REFUSED, PARKED = "posted", "refused", "parked"
+POSTED, REFUSED, PARKED, CLEARED = "posted", "refused", "parked", "cleared"
 Moves = dict[str, int]
 
 
@@ -30,7 +29,8 @@ class Rule:
 class Payment:
     """A payment. `pending`: the part that is neither settled, nor refunded, nor charged back from the pending balance.
     `kept`: the settled part that is not refunded. `fee_due` and `fee_paid`: the parts of the fee that belong to them.
-    `returned`: the part that went back to the payer.
+    `charged`: the part of `kept` that was charged back. `returned`: the part that went back to the payer. `settled`: the
+    part of a payment to be settled later that is settled.
     """
 
     number: str
@@ -42,8 +42,9 @@ class Payment:
     kept: int = 0
     fee_due: int = 0
     fee_paid: int = 0
+    charged: int = 0
     returned: int = 0
-    has_settled: bool = False
+    settled: int = 0
     was_parked: bool = False
     moves: Moves = field(default_factory=dict)
 
@@ -57,10 +58,11 @@ class Payment:
 
 @dataclass(eq=False)
 class Slip:
-    """An order that may be reversed, or a withdrawal or a refund that may be ended.
+    """An order that may be reversed, or that may be ended. `parts`: the settled payments, each with its part and the
+    share of the fee. `became_debt`: a part of it was not covered. `parked`: the parked order that it cleared.
 
-    `pending`, `waived`: of a refund, the pending part of its payment that it took, and the fee of this part. `of`: the
-    withdrawal of a payout return. `returned`: the part of a paid withdrawal that came back.
+    `payment`, `pending`, `waived`: of a refund, its payment, the pending part that it took, and the fee of this part.
+    `of`: the withdrawal of a payout return. `returned`: the part of a paid withdrawal that came back.
     """
 
     number: str
@@ -69,26 +71,60 @@ class Slip:
     amount: int = 0
     fee: int = 0
     is_open: bool = True
+    parts: "list[tuple[Payment, int, int]]" = field(default_factory=list)
+    became_debt: bool = False
+    was_parked: bool = False
+    parked: "Parked | None" = None
+    other: "Merchant | None" = None
     payment: Payment | None = None
     pending: int = 0
     waived: int = 0
     of: "Slip | None" = None
     returned: int = 0
-    was_parked: bool = False
+
+
+@dataclass(eq=False)
+class Charge:
+    """A chargeback or a dispute: `pending` and `share` were taken from the pending part of the payment and its fee.
+    `won`: what came back of it.
+    """
+
+    number: str
+    kind: str
+    payment: Payment
+    amount: int
+    pending: int
+    share: int
+    state: str
+    won: int = 0
+
+    @property
+    def settled(self) -> int:
+        return self.amount - self.pending
 
 
 @dataclass(eq=False)
 class Parked:
-    """An order that waits. `take`: post the order from an account, and return the outcome."""
+    """A parked order. `outside`: the account whose money is in suspense. `of`: the payment, the chargeback or the slip of
+    the order.
+    """
 
     number: str
-    take: Callable[[str], str]
-    makes_debt: bool = False
+    kind: str
+    amount: int
+    outside: str
+    of: "Payment | Charge | Slip | None" = None
+
+    @property
+    def is_in(self) -> bool:
+        return self.kind in ("payment", "payout_return", "top_up", "dispute_won")
 
 
 @dataclass(eq=False)
 class Merchant:
-    """A merchant. `held`: its accounts take no entries. `withdrawals` and `refunds` have no end, `payouts` are paid."""
+    """A merchant. `held`: its accounts take no entries, except for the reserve. `parked`: orders that wait. `withdrawals`
+    and `refunds` have no end, `payouts` are paid.
+    """
 
     id: str
     currency: str
@@ -101,6 +137,12 @@ class Merchant:
     payouts: list[Slip] = field(default_factory=list)
     held: bool = False
     parked: list[Parked] = field(default_factory=list)
+    charges: list[Charge] = field(default_factory=list)
+
+    @property
+    def may_owe_more(self) -> bool:
+        """Whether a parked order may still change the debt."""
+        return any(order.kind in ("chargeback", "dispute_fee") for order in self.parked)
 
     def of(self, name: str) -> str:
         return f"merchant:{self.id}:{name}"
@@ -112,21 +154,38 @@ def share_of(fee: int, whole: int, part: int) -> int:
 
 
 class Platform:
-    """The accounts of a platform. `home`: the currency whose accounts have no suffix."""
+    """The accounts of a platform with two banks. `home`: the currency whose accounts have no suffix. The account of the
+    bank `second` cannot be overdrawn. `before`: the balances of accounts of the platform before the first order.
+    """
 
-    def __init__(self, channel: str, home: str = "CNY") -> None:
+    def __init__(self, channel: str, second: str = "", home: str = "CNY") -> None:
         self.balances: Counter[str] = Counter()
+        self.before: dict[str, int] = {}
         self.channel = channel
+        self.second = second
         self.home = home
+        self.own: Counter[tuple[str, str]] = Counter()
+        """Own funds that came in (`in`) and left (`out`), and fees that were swept (`swept`), by currency."""
 
     def named(self, name: str, currency: str) -> str:
         return name if currency == self.home else f"{name}:{currency}"
 
-    def bank(self, currency: str) -> str:
-        return self.named(f"bank:{self.channel}", currency)
+    def bank(self, currency: str, channel: str | None = None) -> str:
+        return self.named(f"bank:{channel or self.channel}", currency)
 
     def transit(self, what: str, currency: str) -> str:
         return self.named(f"transit:{what}:{self.channel}", currency)
+
+    def payable(self, currency: str) -> str:
+        return self.named(f"payable:{self.channel}", currency)
+
+    def holds(self, name: str, currency: str) -> int:
+        """Return what an account of the platform holds, with what it held before."""
+        account = self.named(name, currency)
+        return self.balances[account] + self.before.get(account, 0)
+
+    def is_underfunded(self, channel: str, amount: int, currency: str) -> bool:
+        return channel == self.second and amount > -self.balances[self.bank(currency, channel)]
 
     def debt(self, merchant: Merchant) -> int:
         return -self.balances[merchant.of("receivable")]
@@ -135,8 +194,8 @@ class Platform:
         assert sum(moves.values()) == 0, moves
         self.balances.update(moves)
 
-    def _post(self, merchant: Merchant, moves: Moves) -> str:
-        """Post entries unless an account of the merchant is held, or would be overdrawn."""
+    def _post(self, merchant: Merchant, moves: Moves, *others: Merchant) -> str:
+        """Post entries unless an account of a merchant is held, or would be overdrawn."""
         moves = {account: amount for account, amount in moves.items() if amount}
         own = {account: amount for account, amount in moves.items() if account.startswith("merchant:")}
         is_short = any(
@@ -144,7 +203,8 @@ class Platform:
             for account, amount in own.items()
             if not account.endswith(":receivable")
         )
-        if own and (merchant.held or is_short):
+        held = [m for m in (merchant, *others) if m.held]
+        if is_short or any(m.of(name) in own for m in held for name in ("available", "pending", "receivable")):
             return REFUSED
         self.move(moves)
         return POSTED
@@ -162,12 +222,13 @@ class Platform:
         if self._take_in(m, payment, self.bank(m.currency)) == POSTED:
             return POSTED
         payment.state, payment.was_parked = PARKED, True
-        return self._park(m, Parked(number, lambda source: self._take_in(m, payment, source)), amount)
+        return self._park(m, Parked(number, "payment", amount, self.bank(m.currency), payment))
 
-    def _park(self, m: Merchant, parked: Parked, amount: int) -> str:
-        """Park an order. `amount`: the money that the bank received, negative if the bank paid it."""
-        m.parked.append(parked)
-        self.move({self.bank(m.currency): -amount, self.named("suspense:parked", m.currency): amount})
+    def _park(self, m: Merchant, order: Parked) -> str:
+        """Move the amount of an order into suspense, or out of it."""
+        amount = order.amount if order.is_in else -order.amount
+        m.parked.append(order)
+        self.move({order.outside: -amount, self.named("suspense:parked", m.currency): amount})
         return PARKED
 
     def _take_in(self, m: Merchant, payment: Payment, source: str) -> str:
@@ -185,7 +246,7 @@ class Platform:
             payment.kept, payment.fee_paid = amount, fee
         return POSTED
 
-    def settle(self, m: Merchant, amount: int | None) -> str:
+    def settle(self, m: Merchant, number: str, amount: int | None) -> str:
         open_ = [p for p in m.payments if p.later and p.state == POSTED and p.pending]
         pending = sum(p.pending for p in open_)
         if not pending:
@@ -207,7 +268,8 @@ class Platform:
             payment.take_pending(part)
             payment.kept += part
             payment.fee_paid += share
-            payment.has_settled = True
+            payment.settled += part
+        m.slips.append(Slip(number, "settlement", moves, parts=parts))
         return POSTED
 
     # --- Money back to the payer ---
@@ -232,7 +294,7 @@ class Platform:
         payment.kept -= settled
         payment.fee_paid -= fee
         payment.returned += amount
-        m.refunds.append(Slip(number, "refund", moves, amount, fee, True, payment, pending, waived))
+        m.refunds.append(Slip(number, "refund", moves, amount, fee, payment=payment, pending=pending, waived=waived))
         return POSTED
 
     def end_refund(self, m: Merchant, slip: Slip, *, paid: bool) -> str:
@@ -258,14 +320,19 @@ class Platform:
             return no
         if amount > payment.amount - payment.returned:
             return "chargeback-exceeds-payment"
-        pending = min(amount, payment.pending)
-        if pending:
-            payment.take_pending(pending)
-        payment.returned += amount
-        if self._take_back(m, amount, pending, self.bank(m.currency)) == POSTED:
+        charge = self._charge(number, "chargeback", payment, amount)
+        m.charges.append(charge)
+        if self._take_back(m, amount, charge.pending, self.bank(m.currency)) == POSTED:
             return POSTED
-        take = Parked(number, lambda target: self._take_back(m, amount, pending, target), makes_debt=True)
-        return self._park(m, take, -amount)
+        charge.state = PARKED
+        return self._park(m, Parked(number, "chargeback", amount, self.bank(m.currency), charge))
+
+    def _charge(self, number: str, kind: str, payment: Payment, amount: int) -> Charge:
+        pending = min(amount, payment.pending)
+        share = payment.take_pending(pending) if pending else 0
+        payment.returned += amount
+        payment.charged += amount - pending
+        return Charge(number, kind, payment, amount, pending, share, POSTED)
 
     def _take_back(self, m: Merchant, amount: int, pending: int, target: str) -> str:
         rest = amount - pending
@@ -278,15 +345,27 @@ class Platform:
         return self._post(m, {**own, target: amount})
 
     def _unreturnable(self, payment: Payment) -> str | None:
-        if payment.state == PARKED:
+        if payment.state in (PARKED, CLEARED):
             return "payment-not-posted"
         return "order-already-reversed" if payment.state == "reversed" else None
 
     def release(self, m: Merchant) -> list[str]:
         """Release the parked orders of a merchant whose accounts are not held. Return their numbers, in order."""
         parked, m.parked = m.parked, []
+        source = self.named("suspense:parked", m.currency)
         for order in parked:
-            assert order.take(self.named("suspense:parked", m.currency)) == POSTED
+            match order.of:
+                case Payment():
+                    assert self._take_in(m, order.of, source) == POSTED
+                case Charge():
+                    order.of.state = POSTED
+                    assert self._take_back(m, order.amount, order.of.pending, source) == POSTED
+                case Slip(kind="payout_return"):
+                    assert self._take_returned(m, order.of, source) == POSTED
+                case _ if order.is_in:
+                    assert self._post(m, {source: -order.amount, **self._credit(m, order.amount)}) == POSTED
+                case _:
+                    assert self._take_back(m, order.amount, 0, source) == POSTED
         return [order.number for order in parked]
 
     # --- Money out ---
@@ -299,7 +378,7 @@ class Platform:
             self.transit("payout", m.currency): amount,
             self.named("income:fee", m.currency): fee,
         }
-        if any(order.makes_debt for order in m.parked):
+        if m.may_owe_more:
             return "debt-in-progress"
         outcome = self._post(m, moves)
         if outcome == POSTED:
@@ -330,7 +409,7 @@ class Platform:
         if self._take_returned(m, slip, self.bank(m.currency)) == POSTED:
             return POSTED
         slip.was_parked = True
-        return self._park(m, Parked(number, lambda source: self._take_returned(m, slip, source)), amount)
+        return self._park(m, Parked(number, "payout_return", amount, self.bank(m.currency), slip))
 
     def _take_returned(self, m: Merchant, slip: Slip, source: str) -> str:
         credit = self._credit(m, slip.amount + slip.fee)
@@ -339,25 +418,41 @@ class Platform:
 
     # --- Debts and corrections ---
 
-    def recover(self, m: Merchant, amount: int) -> str:
-        if amount > self.debt(m):
-            return "debt-exceeded"
-        return self._post(m, {m.of("available"): -amount, m.of("receivable"): amount})
-
-    def write_off(self, m: Merchant, amount: int) -> str:
-        if amount > self.debt(m):
-            return "debt-exceeded"
-        return self._post(m, {self.named("expense:loss", m.currency): -amount, m.of("receivable"): amount})
-
-    def adjust(self, m: Merchant, number: str, amount: int, *, credit: bool) -> str:
-        if credit:
-            moves = {self.named("suspense:short", m.currency): -amount, **self._credit(m, amount)}
-        else:
-            moves = {m.of("available"): -amount, self.named("suspense:over", m.currency): amount}
-        outcome = self._post(m, moves)
+    def _slip(self, m: Merchant, slip: Slip) -> str:
+        """Post an order that can be reversed later."""
+        outcome = self._post(m, slip.moves)
         if outcome == POSTED:
-            m.slips.append(Slip(number, "adjustment", moves))
+            m.slips.append(slip)
         return outcome
+
+    def recover(self, m: Merchant, number: str, amount: int) -> str:
+        if amount > self.debt(m):
+            return "debt-exceeded"
+        return self._slip(m, Slip(number, "recovery", {m.of("available"): -amount, m.of("receivable"): amount}))
+
+    def write_off(self, m: Merchant, number: str, amount: int) -> str:
+        if amount > self.debt(m):
+            return "debt-exceeded"
+        moves = {self.named("expense:loss", m.currency): -amount, m.of("receivable"): amount}
+        return self._slip(m, Slip(number, "write_off", moves))
+
+    def adjust(self, m: Merchant, number: str, amount: int, *, credit: bool, against: str | None = None) -> str:
+        """Adjust a balance. `against`: the suspense account whose item the slip closes, None: the slip opens one."""
+        if against is not None and self._exceeds_suspense(against, amount, m.currency, is_credit=not credit):
+            return "suspense-exceeded"
+        suspense = self.named(f"suspense:{against or ('short' if credit else 'over')}", m.currency)
+        if credit:
+            moves = {suspense: -amount, **self._credit(m, amount)}
+        else:
+            moves = {m.of("available"): -amount, suspense: amount}
+        return self._slip(m, Slip(number, "adjustment", moves))
+
+    def _exceeds_suspense(self, name: str, amount: int, currency: str, *, is_credit: bool) -> bool:
+        """Return whether an entry would change the sign of a suspense account. An overage is a credit, a shortage is a
+        debit.
+        """
+        held = self.holds(f"suspense:{name}", currency)
+        return is_credit == (name == "short") and amount > (-held if name == "short" else held)
 
     def cost(self, number: str, amount: int, currency: str) -> Slip:
         moves = {self.named("expense:channel", currency): -amount, self.bank(currency): amount}
@@ -375,24 +470,232 @@ class Platform:
     def reverse_payment(self, m: Merchant, payment: Payment) -> str:
         if payment.state == "reversed":
             return "order-already-reversed"
-        if payment.state != POSTED or payment.was_parked or payment.returned or payment.has_settled:
+        if payment.state != POSTED or payment.was_parked or payment.returned or payment.settled:
             return "order-not-reversible"
         outcome = self._post(m, {account: -amount for account, amount in payment.moves.items()})
         if outcome == POSTED:
             payment.state, payment.pending, payment.kept = "reversed", 0, 0
         return outcome
 
-    def reverse(self, m: Merchant | None, slip: Slip) -> str:
+    def reverse(self, m: Merchant | None, slip: Slip, currency: str) -> str:
         if not slip.is_open:
             return "order-already-reversed"
-        if slip.was_parked:
+        if slip.became_debt or slip.was_parked or not all(self._is_kept(*part) for part in slip.parts):
             return "order-not-reversible"
         moves = {account: -amount for account, amount in slip.moves.items()}
-        if m is None:
+        for name in ("over", "short"):
+            amount = moves.get(self.named(f"suspense:{name}", currency), 0)
+            if amount and self._exceeds_suspense(name, abs(amount), currency, is_credit=amount > 0):
+                return "suspense-exceeded"
+        if slip.kind == "own_funds in" and slip.amount > self.own["in", currency] - self.own["out", currency]:
+            return "own-funds-exceeded"
+        if -moves.get(self.payable(currency), 0) > self.balances[self.payable(currency)]:
+            return "payable-exceeded"
+        merchants = [each for each in (m, slip.other) if each is not None]
+        if not merchants:
             self.move(moves)
-        elif self._post(m, moves) == REFUSED:
+        elif self._post(merchants[0], moves, *merchants[1:]) == REFUSED:
             return REFUSED
         slip.is_open = False
+        for payment, part, share in slip.parts:
+            payment.pending += part
+            payment.fee_due += share
+            payment.kept -= part
+            payment.fee_paid -= share
+            payment.settled -= part
         if slip.of is not None:
             slip.of.returned -= slip.amount
+        if slip.kind.startswith("own_funds"):
+            self.own[slip.kind.removeprefix("own_funds "), currency] -= slip.amount
+        if slip.kind == "fee_sweep":
+            self.own["swept", currency] -= slip.amount
         return POSTED
+
+    @staticmethod
+    def _is_kept(payment: Payment, part: int, share: int) -> bool:
+        return payment.kept - part >= payment.charged and payment.fee_paid >= share
+
+    # --- Own money of the platform ---
+
+    def transfer_own(self, amount: int, currency: str, from_: str) -> str:
+        if self.is_underfunded(from_, amount, currency):
+            return "channel-underfunded"
+        self.move({self.named("transit:bank", currency): -amount, self.bank(currency, from_): amount})
+        return POSTED
+
+    def arrive(self, amount: int, currency: str, at: str) -> None:
+        """End an own transfer at the bank that it was sent to, or at that from which it was sent."""
+        self.move({self.bank(currency, at): -amount, self.named("transit:bank", currency): amount})
+
+    def fund(self, number: str, amount: int, currency: str, channel: str, *, comes: bool) -> str | Slip:
+        if not comes and amount > self.own["in", currency] - self.own["out", currency]:
+            return "own-funds-exceeded"
+        if not comes and self.is_underfunded(channel, amount, currency):
+            return "channel-underfunded"
+        way = "in" if comes else "out"
+        return self._move_own(f"own_funds {way}", way, number, amount, currency, channel)
+
+    def sweep(self, number: str, amount: int, currency: str, channel: str) -> str | Slip:
+        names = ("income:fee", "income:other", "expense:channel", "expense:loss")
+        if amount > sum(self.holds(name, currency) for name in names) - self.own["swept", currency]:
+            return "sweep-exceeds-income"
+        if self.is_underfunded(channel, amount, currency):
+            return "channel-underfunded"
+        return self._move_own("fee_sweep", "swept", number, amount, currency, channel)
+
+    def _move_own(self, kind: str, sum_: str, number: str, amount: int, currency: str, channel: str) -> Slip:
+        self.own[sum_, currency] += amount
+        signed = amount if sum_ == "in" else -amount
+        slip = Slip(
+            number, kind, {self.bank(currency, channel): -signed, self.named("equity:own", currency): signed}, amount
+        )
+        self.move(slip.moves)
+        return slip
+
+    def pay_payable(self, number: str, amount: int, currency: str) -> str | Slip:
+        if amount > self.balances[self.payable(currency)]:
+            return "payable-exceeded"
+        slip = Slip(number, "payable_payment", {self.payable(currency): -amount, self.bank(currency): amount})
+        self.move(slip.moves)
+        return slip
+
+    # --- Suspense explained ---
+
+    def explain(
+        self, m: Merchant | None, number: str, amount: int, currency: str, against: str, *, more: bool
+    ) -> str | Slip:
+        """Clear an overage (`more`) or a shortage. `against`: the account that the slip names."""
+        if self._exceeds_suspense("over" if more else "short", amount, currency, is_credit=not more):
+            return "suspense-exceeded"
+        if against == "short" and self._exceeds_suspense("short", amount, currency, is_credit=True):
+            return "suspense-exceeded"
+        suspense = self.named("suspense:over" if more else "suspense:short", currency)
+        signed = amount if more else -amount
+        slip = Slip(number, "suspense_clearing", {suspense: -signed, **self._explained(m, signed, against, currency)})
+        if m is not None:
+            return self._slip(m, slip)
+        self.move(slip.moves)
+        return slip
+
+    def _explained(self, m: Merchant | None, amount: int, against: str, currency: str) -> Moves:
+        names = {
+            "income": "income:other",
+            "short": "suspense:short",
+            "loss": "expense:loss",
+            "channel": "expense:channel",
+        }
+        if m is not None:
+            return self._credit(m, amount) if amount > 0 else {m.of("available"): amount}
+        if against == "bank":
+            return {self.bank(currency): amount}
+        return {self.named(names[against], currency): amount}
+
+    def clear(self, owner: Merchant, number: str, parked: Parked, to: Merchant | None, against: str) -> str | Slip:
+        """Move the money of a parked order elsewhere: to another merchant, or to an account of the platform."""
+        amount = parked.amount if parked.is_in else -parked.amount
+        moves = {
+            self.named("suspense:parked", owner.currency): -amount,
+            **self._explained(to, amount, against, owner.currency),
+        }
+        slip = Slip(number, "parked_clearing", moves, parked=parked, other=to)
+        if to is None:
+            self.move(moves)
+        elif self._post(to, moves) == REFUSED:
+            return REFUSED
+        owner.parked.remove(parked)
+        if isinstance(parked.of, Payment | Charge):
+            parked.of.state = CLEARED
+        return slip
+
+    def park_again(self, owner: Merchant, slip: Slip) -> str:
+        """Reverse the clearing of a parked order."""
+        assert slip.parked is not None
+        outcome = self.reverse(None, slip, owner.currency)
+        if outcome == POSTED:
+            owner.parked.append(slip.parked)
+            if isinstance(slip.parked.of, Payment | Charge):
+                slip.parked.of.state = PARKED
+        return outcome
+
+    # --- Money of merchants that no payment moves ---
+
+    def top_up(self, m: Merchant, number: str, amount: int) -> str:
+        slip = Slip(number, "top_up", {self.bank(m.currency): -amount, **self._credit(m, amount)})
+        if self._slip(m, slip) == POSTED:
+            return POSTED
+        slip.was_parked = True
+        m.slips.append(slip)
+        return self._park(m, Parked(number, "top_up", amount, self.bank(m.currency), slip))
+
+    def transfer(self, m: Merchant, to: Merchant, amount: int) -> str:
+        if m.may_owe_more:
+            return "debt-in-progress"
+        debt = self.debt(m)
+        moves = {m.of("available"): -amount - debt, m.of("receivable"): debt, **self._credit(to, amount)}
+        return self._post(m, moves, to)
+
+    def reserve(self, m: Merchant, amount: int) -> str:
+        return self._post(m, {m.of("available"): -amount, m.of("reserve"): amount})
+
+    def unreserve(self, m: Merchant, amount: int) -> str:
+        return self._post(m, {m.of("reserve"): -amount, **self._credit(m, amount)})
+
+    # --- Disputes ---
+
+    def dispute(self, m: Merchant, number: str, payment: Payment, amount: int) -> str:
+        if (no := self._unreturnable(payment)) is not None:
+            return no
+        if amount > payment.amount - payment.returned:
+            return "chargeback-exceeds-payment"
+        if self._take_back(m, amount, min(amount, payment.pending), m.of("disputed")) == REFUSED:
+            return REFUSED
+        m.charges.append(self._charge(number, "dispute", payment, amount))
+        return POSTED
+
+    def win(self, m: Merchant, charge: Charge) -> str:
+        """End an open dispute: the merchant gets the amount again, and the payment is as before."""
+        settled = charge.settled
+        moves = {m.of("disputed"): -charge.amount, m.of("pending"): charge.pending, **self._credit(m, settled)}
+        assert self._post(m, moves) == POSTED
+        charge.state = "won"
+        charge.payment.pending += charge.pending
+        charge.payment.fee_due += charge.share
+        charge.payment.returned -= charge.amount
+        charge.payment.charged -= settled
+        return "won"
+
+    def lose(self, m: Merchant, charge: Charge) -> str:
+        self.move({m.of("disputed"): -charge.amount, self.bank(m.currency): charge.amount})
+        charge.state = "lost"
+        return "lost"
+
+    def win_back(self, m: Merchant, number: str, charge: Charge, amount: int) -> str:
+        """Post an amount of a chargeback that the payer's bank returned. The settled part comes back first. The pending part is now
+        available, so it counts as settled.
+        """
+        ended = ("lost",) if charge.kind == "dispute" else (POSTED, PARKED)
+        if charge.state not in ended:
+            return "chargeback-not-posted"
+        if charge.won + amount > charge.amount:
+            return "win-exceeds-chargeback"
+        settled = min(amount, max(0, charge.settled - charge.won))
+        charge.won += amount
+        charge.payment.returned -= amount
+        charge.payment.charged -= settled
+        charge.payment.kept += amount - settled
+        charge.payment.settled += amount - settled
+        if self._post(m, {self.bank(m.currency): -amount, **self._credit(m, amount)}) == POSTED:
+            return POSTED
+        return self._park(m, Parked(number, "dispute_won", amount, self.bank(m.currency)))
+
+    def charge_fee(self, m: Merchant, number: str, amount: int, *, later: bool) -> str:
+        """Charge the fee of a dispute. `later`: the channel has not collected it yet."""
+        target = self.payable(m.currency) if later else self.bank(m.currency)
+        available = min(amount, self.balances[m.of("available")])
+        moves = {m.of("available"): -available, m.of("receivable"): available - amount, target: amount}
+        slip = Slip(number, "dispute_fee", moves, became_debt=available < amount)
+        if self._slip(m, slip) == POSTED:
+            return POSTED
+        slip.was_parked = True
+        m.slips.append(slip)
+        return self._park(m, Parked(number, "dispute_fee", amount, target, slip))

@@ -1,5 +1,5 @@
 """Background job of the fund service that releases parked orders: when the accounts of a merchant are open again, its
-parked payments, payout returns and chargebacks are posted to these accounts.
+parked facts are posted to these accounts.
 """
 
 import logging
@@ -11,7 +11,7 @@ import asyncpg
 from fundledger.client.types import Account
 from fundledger.fund.account_gateway import Unverified
 from fundledger.fund.model import accounts
-from fundledger.fund.model.order import Kind, Order
+from fundledger.fund.model.order import CHARGING, Kind, Order
 from fundledger.fund.poster import PARKED_S, Overtaken, Posting
 from fundledger.fund.store.macs import Tampered
 from fundledger.fund.store.orders import order_from
@@ -59,15 +59,15 @@ class Releaser:
 
 def _needed(order: Order) -> dict[str, bool]:
     """Return the accounts that have to take an order, and for each whether the order credits it. Left out are the
-    accounts `available` and `receivable` of a merchant that is charged back, because either may take all of it.
+    accounts `available` and `receivable` of a merchant that is charged, because either may take all of it.
     """
     pending, parked = accounts.pending(order.merchant), accounts.suspense_parked(order.currency)
-    if order.kind is Kind.CHARGEBACK:
+    if order.kind in CHARGING:
         return {parked: True, **({pending: False} if order.from_pending else {})}
     if order.settle == "later":
         return {parked: False, pending: True}
     # A payment credits the fee, a payout return debits the part of the fee that it returns.
-    fee = {accounts.fee_income(order.currency): order.kind is Kind.PAYMENT} if order.fee else {}
+    fee = {accounts.fee_income(order.currency): order.kind in (Kind.PAYMENT, Kind.TOP_UP)} if order.fee else {}
     return {parked: False, accounts.available(order.merchant): True, **fee}
 
 

@@ -16,9 +16,9 @@ _log = logging.getLogger(__name__)
 
 
 async def mark_stuck(connection: AnyConnection, macs: OrderMacs, order: Order, problem: bytes) -> bool:
-    """Mark a withdrawal or refund that is `posted`, `sent` or `unknown` as stuck, with the problem (JSON) as its
-    reason. Return whether this call changed the state. If so, `order` is updated, and the change is logged. An order
-    that does not match its MAC gets no new MAC. Locks the order. May be repeated. Raises what asyncpg raises.
+    """Mark an order that is `posted`, `sent` or `unknown` as stuck, with the problem (JSON) as its reason. Return
+    whether this call changed the state. If so, `order` is updated, and the change is logged. An order that does not
+    match its MAC gets no new MAC. Locks the order. May be repeated. Raises what asyncpg raises.
     """
     new = msgspec.structs.replace(order, state=State.STUCK, stuck_from=order.state, problem=problem, due_at=None)
     if macs.verifies(order):

@@ -2,7 +2,7 @@
 
 from typing import Final, NamedTuple
 
-from fundledger.fund.model.order import PLATFORM
+from fundledger.fund.model.order import PLATFORM, Kind, Order
 
 HOME_CURRENCY: Final = "CNY"
 """The currency of platform accounts whose ids name no currency. In any other currency the id ends with the currency."""
@@ -64,6 +64,30 @@ def suspense_parked(currency: str) -> str:
     return _in("suspense:parked", currency)
 
 
+def reserve(merchant: str) -> str:
+    return f"merchant:{merchant}:reserve"
+
+
+def disputed(merchant: str) -> str:
+    return f"merchant:{merchant}:disputed"
+
+
+def own_transit(currency: str) -> str:
+    return _in("transit:bank", currency)
+
+
+def own_funds(currency: str) -> str:
+    return _in("equity:own", currency)
+
+
+def other_income(currency: str) -> str:
+    return _in("income:other", currency)
+
+
+def payable(channel: str, currency: str) -> str:
+    return _in(f"payable:{channel}", currency)
+
+
 def of_merchant(merchant: str) -> list[AccountName]:
     owner = f"merchant:{merchant}"
     return [
@@ -90,6 +114,26 @@ def of_channel(channel: str, currency: str) -> list[AccountName]:
         AccountName(payout_transit(channel, currency), PLATFORM, "payout_transit"),
         AccountName(refund_transit(channel, currency), PLATFORM, "payout_transit"),
     ]
+
+
+def further(order: Order) -> list[AccountName]:
+    """Return the accounts that the voucher of an order may need and that are opened only when an order needs them."""
+    owner, own = f"merchant:{order.merchant}", PLATFORM
+    match order.kind:
+        case Kind.OWN_TRANSFER:
+            return [AccountName(own_transit(order.currency), own, "own_transit")]
+        case Kind.OWN_FUNDS | Kind.FEE_SWEEP:
+            return [AccountName(own_funds(order.currency), own, "equity")]
+        case Kind.SUSPENSE_CLEARING | Kind.PARKED_CLEARING:
+            return [AccountName(other_income(order.currency), own, "other_income")]
+        case Kind.RESERVE_HOLD | Kind.RESERVE_RELEASE:
+            return [AccountName(reserve(order.merchant), owner, "merchant_reserve")]
+        case Kind.DISPUTE:
+            return [AccountName(disputed(order.merchant), owner, "merchant_reserve")]
+        case Kind.DISPUTE_FEE | Kind.PAYABLE_PAYMENT:
+            assert order.channel is not None, order.id
+            return [AccountName(payable(order.channel, order.currency), own, "channel_payable")]
+    return []
 
 
 def _in(id_: str, currency: str) -> str:

@@ -7,7 +7,9 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from fundledger.fund.model.merchant_requests import TopUp
 from fundledger.fund.model.order import Kind
+from fundledger.fund.model.own_requests import OwnTransfer
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.model.requests import ChannelName, Currency, Part, Payment, Reason, Request
 
@@ -76,13 +78,14 @@ class ChannelPatch(msgspec.Struct, forbid_unknown_fields=True):
 
 def refusal_of(request: Request, channel: Channel) -> Refusal | None:
     """Return why a channel does not permit a request, or None if it does. A receipt is a fact, so a closed channel
-    takes it.
+    takes it. Own money can be transferred from a closed channel, but not to it.
     """
     name = channel.name
-    if isinstance(request, Payment) and channel.references_unique and request.channel_ref is None:
-        detail = f"a payment through channel {name} needs the reference of the channel"
+    if isinstance(request, Payment | TopUp) and channel.references_unique and request.channel_ref is None:
+        detail = f"a {request.kind.replace('_', '-')} through channel {name} needs the reference of the channel"
         return Refusal(Code.CHANNEL_REF_MISSING, detail, "channel_ref")
-    if request.kind is Kind.WITHDRAWAL and channel.state == "closed":
+    is_target = isinstance(request, OwnTransfer) and request.channel == name
+    if (request.kind is Kind.WITHDRAWAL or is_target) and channel.state == "closed":
         return Refusal(Code.CHANNEL_CLOSED, f"channel {name} is closed", "channel")
     return None
 

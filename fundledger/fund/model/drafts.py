@@ -6,12 +6,12 @@ from uuid import UUID
 
 import msgspec
 
-from fundledger.fund.model import requests
+from fundledger.fund.model import merchant_requests, own_requests, requests
 from fundledger.fund.model.fees import choose, fee_of
 from fundledger.fund.model.flows import RULES
 from fundledger.fund.model.ids import Ids
 from fundledger.fund.model.merchant import Merchant
-from fundledger.fund.model.order import PLATFORM, REFUND_FORMAT, VOUCHER_FORMAT, Kind, Order, State
+from fundledger.fund.model.order import PLATFORM, RECEIPTS, REFUND_FORMAT, VOUCHER_FORMAT, Kind, Order, State
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.model.requests import Request
 from fundledger.fund.model.transitions import FIRST
@@ -21,8 +21,8 @@ class Draft(msgspec.Struct):
     """An order before it is inserted, or before it is approved. Reserved amounts are set later, in
     store/reservations.py. `request`: None if the order exists.
 
-    `debitable`: for a chargeback, the amount that it can debit to the merchant's available balance. `reserves`: a plain
-    insert of the order is not possible, because its merchant owes or its reference of the channel exists.
+    `debitable`: for a kind of `CHARGING`, the amount that it can debit to the merchant's available balance. `reserves`:
+    a plain insert of the order is not possible, because its merchant owes or its reference of the channel exists.
 
     `former`: the former (unkeyed) id of the order, see `fund.model.ids`. `former_of`: the former id of the order to
     which this order refers. Both are None if the database has no orders with former ids.
@@ -107,8 +107,9 @@ def draft_of(
             order.channel_ref = request.channel_ref
         case requests.Reversal():
             about, order.reason = (Kind(request.of_kind), whose, request.of_order_no), request.reason
+            order.of_kind = request.of_kind
         case requests.Adjustment():
-            order.direction, order.reason = request.direction, request.reason
+            order.direction, order.reason, order.against = request.direction, request.reason, request.against
             order.module = who(module, request.person)
         case requests.ChannelCost():
             order.channel = request.channel
@@ -116,10 +117,54 @@ def draft_of(
             order.channel, order.direction, order.reason = request.channel, request.direction, request.reason
         case requests.WriteOff():
             order.reason = request.reason
+        case _:
+            about = further_terms(order, request, merchant)
     draft = Draft(order, request, merchant, ids.former_order(kind, whose, request.order_no))
     if about is not None:
         order.of_order, draft.former_of = ids.order(*about), ids.former_order(*about)
     return draft
+
+
+def further_terms(order: Order, request: Request, merchant: Merchant | None) -> tuple[Kind, str, str] | None:
+    """Set the terms of an order that only requests of `own_requests` and `merchant_requests` have. Return the kind,
+    merchant and number of the order to which it refers, or None.
+    """
+    match request:
+        case own_requests.OwnTransfer():
+            order.channel = request.channel
+            order.counterparty, order.counter_ref = request.from_channel, request.from_ref
+        case own_requests.OwnFunds():
+            order.channel, order.direction, order.reason = request.channel, request.direction, request.reason
+            if request.direction == "in":
+                order.channel_ref = request.channel_ref
+            else:
+                order.counterparty, order.counter_ref = request.channel, request.channel_ref
+        case own_requests.FeeSweep() | own_requests.PayablePayment():
+            order.channel, order.channel_ref, order.reason = request.channel, request.channel_ref, request.reason
+        case own_requests.SuspenseClearing():
+            order.channel, order.direction, order.reason = request.channel, request.direction, request.reason
+            order.against = request.against
+        case own_requests.ParkedClearing():
+            order.of_kind, order.against, order.reason = request.of_kind, request.against, request.reason
+            order.direction = RECEIPTS[Kind(request.of_kind)]
+            return Kind(request.of_kind), request.of_merchant, request.of_order_no
+        case merchant_requests.TopUp():
+            order.channel, order.channel_ref = request.channel, request.channel_ref
+            _charge(order, merchant, "top_up")
+        case merchant_requests.Transfer():
+            order.counterparty, order.reason = request.to_merchant, request.reason
+        case merchant_requests.ReserveHold() | merchant_requests.ReserveRelease():
+            order.reason = request.reason
+        case merchant_requests.Dispute():
+            order.reason = request.reason
+            return Kind.PAYMENT, order.merchant, request.payment_order_no
+        case merchant_requests.DisputeWon():
+            order.of_kind, order.channel_ref = request.of_kind, request.channel_ref
+            return Kind(request.of_kind), order.merchant, request.chargeback_order_no
+        case merchant_requests.DisputeFee():
+            order.channel, order.channel_ref, order.reason = request.channel, request.channel_ref, request.reason
+            order.against = None if request.against == "bank" else request.against
+    return None
 
 
 def _charge(order: Order, merchant: Merchant | None, product: str) -> None:

@@ -2,18 +2,22 @@
 the vouchers of an order. Pure. tests/fund/test_flows.py lists the entries of each flow.
 """
 
-from collections.abc import Callable
 from typing import Final, Literal, NamedTuple
 
 import msgspec
 
 from fundledger.fund.model import accounts
+from fundledger.fund.model.moves import KindRules, Moves
+from fundledger.fund.model.moves import after_fee as _after_fee
+from fundledger.fund.model.moves import bank as _bank
+from fundledger.fund.model.moves import channel as _channel
+from fundledger.fund.model.moves import credit as _credit
+from fundledger.fund.model.moves import direction as _direction
 from fundledger.fund.model.order import PLATFORM, Kind, Order, has_end
+from fundledger.fund.model.own_flows import OWN_RULES, end_of, outside_of
 
 Side = Literal["debit", "credit"]
-Ending = Literal["paid", "bounced"]
-Moves = list[tuple[str, int]]
-"""Pairs of an account id and an amount. The amount is positive for a credit and negative for a debit."""
+Ending = Literal["paid", "bounced", "won", "lost"]
 
 PARK: Final = "park"
 """The type of a voucher that parks an order."""
@@ -22,7 +26,12 @@ END_VOUCHER_TYPES: Final[dict[tuple[Kind, Ending], str]] = {
     (Kind.WITHDRAWAL, "bounced"): "withdraw_bounced",
     (Kind.REFUND, "paid"): "refund_paid",
     (Kind.REFUND, "bounced"): "refund_bounced",
+    (Kind.OWN_TRANSFER, "paid"): "own_transfer_paid",
+    (Kind.OWN_TRANSFER, "bounced"): "own_transfer_bounced",
+    (Kind.DISPUTE, "won"): "dispute_released",
+    (Kind.DISPUTE, "lost"): "dispute_lost",
 }
+"""The type of the voucher that ends an order, by kind and end. A kind has no other ends."""
 
 
 class Entry(NamedTuple):
@@ -31,14 +40,6 @@ class Entry(NamedTuple):
     account: str
     side: Side
     amount: int
-
-
-class KindRules(NamedTuple):
-    """The rules of one kind of order. `of_platform`: an order of this kind may belong to the platform."""
-
-    voucher_type: str
-    flow: Callable[[Order], Moves]
-    of_platform: bool = False
 
 
 def voucher_type(order: Order) -> str:
@@ -57,11 +58,11 @@ def entries_of(order: Order) -> list[Entry]:
     moves = RULES[Kind(order.kind)].flow(order)
     if order.parking is None:
         return _entries(moves)
-    bank, parked = _bank(order), accounts.suspense_parked(order.currency)
+    outside, parked = outside_of(order), accounts.suspense_parked(order.currency)
     if order.parking == "park":
-        moved = sum(amount for account, amount in moves if account == bank)
-        return _entries([(bank, moved), (parked, -moved)])
-    return _entries([(parked if account == bank else account, amount) for account, amount in moves])
+        moved = sum(amount for account, amount in moves if account == outside)
+        return _entries([(outside, moved), (parked, -moved)])
+    return _entries([(parked if account == outside else account, amount) for account, amount in moves])
 
 
 def parked_entries_of(order: Order) -> list[Entry]:
@@ -74,6 +75,8 @@ def end_entries_of(order: Order, ending: Ending) -> list[Entry]:
     but a part of the credit to the available balance may repay the merchant's debt.
     """
     assert has_end(order), (order.kind, order.voucher_format)
+    if order.kind not in (Kind.WITHDRAWAL, Kind.REFUND):
+        return _entries(end_of(order, ending))
     transit = _transit(order)
     if ending == "paid":
         return _entries([(transit, -order.amount), (_bank(order), order.amount)])
@@ -90,10 +93,14 @@ def end_entries_of(order: Order, ending: Ending) -> list[Entry]:
 
 
 def bounced_credit(order: Order) -> int:
-    """Return the amount that returns to the available balance if an order bounces, with the part that repays a debt."""
+    """Return the amount that returns to the available balance if an order bounces or is won, with the part that repays
+    a debt.
+    """
     if order.kind is Kind.WITHDRAWAL:
         return order.amount + order.fee
-    return _after_fee(order.amount - order.from_pending, order.fee)
+    if order.kind is Kind.REFUND:
+        return _after_fee(order.amount - order.from_pending, order.fee)
+    return order.amount - order.from_pending if order.kind is Kind.DISPUTE else 0
 
 
 def net_of(order: Order) -> int:
@@ -130,7 +137,11 @@ def _change(order: Order) -> int:
 
 
 def reversed_kind(order: Order) -> Kind:
-    """Return the kind of the order that a reversal reverses. The reversal has copies of the members of that order."""
+    """Return the kind of the order that a reversal reverses. The reversal has copies of the members of that order. A
+    reversal of an earlier version does not name the kind.
+    """
+    if order.of_kind is not None:
+        return Kind(order.of_kind)
     if order.settle is not None:
         return Kind.PAYMENT
     if order.direction is None:
@@ -203,12 +214,13 @@ def _write_off(order: Order) -> Moves:
 
 
 def _adjustment(order: Order) -> Moves:
-    if _direction(order, "credit", "debit") == "credit":
-        return [
-            (accounts.suspense_short(order.currency), -order.amount),
-            *_credit(order, order.amount),
-        ]
-    return [(accounts.available(order.merchant), -order.amount), (accounts.suspense_over(order.currency), order.amount)]
+    is_credit = _direction(order, "credit", "debit") == "credit"
+    against = order.against or ("short" if is_credit else "over")
+    assert against in ("over", "short"), (order.id, order.against)
+    suspense = accounts.suspense_over if against == "over" else accounts.suspense_short
+    if is_credit:
+        return [(suspense(order.currency), -order.amount), *_credit(order, order.amount)]
+    return [(accounts.available(order.merchant), -order.amount), (suspense(order.currency), order.amount)]
 
 
 def _channel_cost(order: Order) -> Moves:
@@ -238,41 +250,14 @@ RULES: Final[dict[Kind, KindRules]] = {
     Kind.CHANNEL_COST: KindRules("channel_cost", _channel_cost, of_platform=True),
     Kind.BANK_DIFFERENCE: KindRules("bank_difference", _bank_difference, of_platform=True),
     Kind.REVERSAL: KindRules("reversal", _reversal, of_platform=True),
+    **OWN_RULES,
 }
-
-
-def _credit(order: Order, amount: int) -> Moves:
-    """Return the entries that credit a merchant. The set-off repays its debt, the rest becomes available."""
-    assert 0 <= order.set_off <= amount, (order.id, order.set_off, amount)
-    return [
-        (accounts.available(order.merchant), amount - order.set_off),
-        (accounts.receivable(order.merchant), order.set_off),
-    ]
-
-
-def _bank(order: Order) -> str:
-    return accounts.bank(_channel(order), order.currency)
 
 
 def _transit(order: Order) -> str:
     """Return the account that holds the money of an order until it ends."""
     named = accounts.payout_transit if order.kind is Kind.WITHDRAWAL else accounts.refund_transit
     return named(_channel(order), order.currency)
-
-
-def _channel(order: Order) -> str:
-    assert order.channel is not None, order.id
-    return order.channel
-
-
-def _direction(order: Order, *known: str) -> str:
-    assert order.direction in known, (order.id, order.direction)
-    return order.direction
-
-
-def _after_fee(amount: int, fee: int) -> int:
-    assert 0 <= fee <= amount, (amount, fee)
-    return amount - fee
 
 
 def _entries(moves: Moves) -> list[Entry]:

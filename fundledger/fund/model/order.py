@@ -35,6 +35,19 @@ class Kind(StrEnum):
     CHANNEL_COST = "channel_cost"
     BANK_DIFFERENCE = "bank_difference"
     REVERSAL = "reversal"
+    OWN_TRANSFER = "own_transfer"
+    OWN_FUNDS = "own_funds"
+    FEE_SWEEP = "fee_sweep"
+    PAYABLE_PAYMENT = "payable_payment"
+    SUSPENSE_CLEARING = "suspense_clearing"
+    PARKED_CLEARING = "parked_clearing"
+    TOP_UP = "top_up"
+    TRANSFER = "transfer"
+    RESERVE_HOLD = "reserve_hold"
+    RESERVE_RELEASE = "reserve_release"
+    DISPUTE_WON = "dispute_won"
+    DISPUTE_FEE = "dispute_fee"
+    DISPUTE = "dispute"
 
 
 RECEIPTS: Final[dict[Kind, str]] = {
@@ -44,20 +57,35 @@ RECEIPTS: Final[dict[Kind, str]] = {
     Kind.CHARGEBACK: "out",
     Kind.REFUND: "out",
     Kind.CHANNEL_COST: "out",
+    Kind.OWN_TRANSFER: "in",
+    Kind.OWN_FUNDS: "in",
+    Kind.FEE_SWEEP: "out",
+    Kind.PAYABLE_PAYMENT: "out",
+    Kind.TOP_UP: "in",
+    Kind.DISPUTE_WON: "in",
+    Kind.DISPUTE_FEE: "out",
+    Kind.DISPUTE: "out",
 }
 """The direction in which an order moves money at its channel, by kind. A reference of a channel counts once in each
-direction. The function `fund.receipt` of the database is a copy of this table.
+direction. The function `fund.receipt` of the database is a copy of this table. The reference `counter_ref` of an order
+always has the direction `out`, at the channel `counterparty`.
 """
 
 
-FACTS: Final = frozenset({Kind.PAYMENT, Kind.CHARGEBACK, Kind.PAYOUT_RETURN})
+FACTS: Final = frozenset(
+    {Kind.PAYMENT, Kind.CHARGEBACK, Kind.PAYOUT_RETURN, Kind.TOP_UP, Kind.DISPUTE_WON, Kind.DISPUTE_FEE}
+)
 """Kinds of orders that have already happened at the bank. Such an order is parked, not refused."""
+
+
+CHARGING: Final = frozenset({Kind.CHARGEBACK, Kind.DISPUTE, Kind.DISPUTE_FEE})
+"""Kinds of orders that debit the available balance as far as it reaches. The merchant owes the rest."""
 
 
 class State(StrEnum):
     """The state of an order. `fund.model.transitions` has the transitions. Only an order of a kind under dual control
-    can be `created`, which means that it waits for approval. Only an order that has an end (`has_end`) goes on after
-    `posted`.
+    can be `created`, which means that it waits for approval. Only an order that has an end (`has_end`) has further
+    steps after `posted`.
 
     `rejected`: the approval was refused. `expired`: the order was not approved in time. Both are final.
 
@@ -65,7 +93,10 @@ class State(StrEnum):
     that, a request to retry returns the order to its state before `stuck`.
 
     `parked`: the accounts of the merchant do not take a fact. Its money is posted to suspense. The order is released,
-    which makes it `posting` again, when the accounts are open.
+    which makes it `posting` again, when the accounts are open. `cleared`: a parked clearing has moved the money of a
+    parked order elsewhere.
+
+    `won`, `lost`: the ends of a dispute.
     """
 
     CREATED = "created"
@@ -80,6 +111,9 @@ class State(StrEnum):
     PARKED = "parked"
     REJECTED = "rejected"
     EXPIRED = "expired"
+    CLEARED = "cleared"
+    WON = "won"
+    LOST = "lost"
 
 
 class Order(msgspec.Struct):
@@ -130,13 +164,18 @@ class Order(msgspec.Struct):
     parking: str | None = None
     parked_voucher_id: UUID | None = None
     returned: int = 0
+    against: str | None = None
+    counterparty: str | None = None
+    counter_ref: str | None = None
+    counter_set_off: int = 0
+    of_kind: str | None = None
 
 
 def has_end(order: Order) -> bool:
-    """Return whether an order ends as `paid` or `bounced` after it is posted: a withdrawal, or a refund whose money is
-    sent through its channel.
-    """
-    return order.kind is Kind.WITHDRAWAL or (order.kind is Kind.REFUND and order.voucher_format >= REFUND_FORMAT)
+    """Return whether an order ends with a second voucher after it is posted. A refund of an earlier format does not."""
+    if order.kind is Kind.REFUND:
+        return order.voucher_format >= REFUND_FORMAT
+    return order.kind in (Kind.WITHDRAWAL, Kind.OWN_TRANSFER, Kind.DISPUTE)
 
 
 def order_id(kind: str, merchant: str, order_no: str) -> UUID:

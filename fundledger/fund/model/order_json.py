@@ -17,7 +17,7 @@ StateName = Annotated[State, about(enum=[str(state) for state in State])]
 
 Ending = Annotated[
     str,
-    about("the reported end of the withdrawal or refund; `state` follows when it is certain", enum=["paid", "bounced"]),
+    about("the reported end of the order; `state` follows when it is certain", enum=["paid", "bounced", "won", "lost"]),
 ]
 
 
@@ -45,19 +45,26 @@ class Order(msgspec.Struct):
     posted_at: Instant | UnsetType = UNSET
     channel_ref: str | UnsetType = UNSET
     settle: Annotated[str, about(enum=["now", "later"])] | UnsetType = UNSET
-    direction: Annotated[str, about(enum=["credit", "debit", "more", "less"])] | UnsetType = UNSET
+    direction: Annotated[str, about(enum=["credit", "debit", "more", "less", "in", "out"])] | UnsetType = UNSET
     reason: str | UnsetType = UNSET
     approved_by: Annotated[str, about("the identity of the approver, or IDENTITY/NOTE")] | UnsetType = UNSET
     ending: Ending | UnsetType = UNSET
     from_pending: (
-        Annotated[Amount, about("of a refund or chargeback: the part taken from the pending balance")] | UnsetType
+        Annotated[
+            Amount,
+            about(
+                "of a refund, chargeback or dispute: the part taken from the pending balance; of a won dispute: the "
+                "part of the amount that was taken from there"
+            ),
+        ]
+        | UnsetType
     ) = UNSET
     to_receivable: (
         Annotated[
             Amount,
             about(
-                "of a chargeback: the part that the balance did not cover and the merchant owes; of a reversal: the "
-                "set-off that it undoes"
+                "of a chargeback, a dispute or its fee: the part that the balance did not cover and the merchant owes; "
+                "of a reversal: the repayment that it undoes"
             ),
         ]
         | UnsetType
@@ -67,11 +74,18 @@ class Order(msgspec.Struct):
         Annotated[Uuid, about("the voucher that parked the order; `voucher_id` releases it")] | UnsetType
     ) = UNSET
     end_set_off: (
-        Annotated[Amount, about("of a bounced withdrawal or refund: the returned part that repaid the merchant's debt")]
+        Annotated[
+            Amount,
+            about(
+                "of a bounced withdrawal or refund, or a won dispute: the returned part that repaid the merchant's debt"
+            ),
+        ]
         | UnsetType
     ) = UNSET
     of_order: Annotated[Uuid, about("the order that this order refers to")] | UnsetType = UNSET
-    reversed_by: Annotated[Uuid, about("the order that reversed this order")] | UnsetType = UNSET
+    reversed_by: (
+        Annotated[Uuid, about("the order that reversed this order, or cleared it while it was parked")] | UnsetType
+    ) = UNSET
     problem: Annotated[msgspec.Raw, encoded("OrderProblem", "why the order is in its state")] | UnsetType = UNSET
     fee_version: (
         Annotated[int, about("version of the fee rule by which the fee was charged; absent if no rule applied")]
@@ -84,6 +98,27 @@ class Order(msgspec.Struct):
     returned: (
         Annotated[Amount, about("of a withdrawal: the part that the payee's bank returned after it was paid")]
         | UnsetType
+    ) = UNSET
+    against: (
+        Annotated[
+            str,
+            about(
+                "the account that the slip names",
+                enum=["over", "short", "merchant", "income", "bank", "loss", "channel", "payable"],
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    counterparty: (
+        Annotated[str, about("the channel that own money leaves; of a transfer: the merchant that receives the amount")]
+        | UnsetType
+    ) = UNSET
+    counter_ref: Annotated[str, about("the reference of own money at the channel that it leaves")] | UnsetType = UNSET
+    counter_set_off: (
+        Annotated[Amount, about("of a transfer: the part that repaid the debt of the receiving merchant")] | UnsetType
+    ) = UNSET
+    of_kind: (
+        Annotated[Kind, about("the kind of the order `of_order`", enum=[str(kind) for kind in Kind])] | UnsetType
     ) = UNSET
 
 
@@ -133,4 +168,9 @@ def published(order: StoredOrder) -> Order:
         UNSET if order.fee_version is None else order.fee_version,
         order.fee_waived or UNSET,
         order.returned or UNSET,
+        UNSET if order.against is None else order.against,
+        UNSET if order.counterparty is None else order.counterparty,
+        UNSET if order.counter_ref is None else order.counter_ref,
+        order.counter_set_off or UNSET,
+        UNSET if order.of_kind is None else Kind(order.of_kind),
     )

@@ -146,7 +146,10 @@ class WriteOff(Request, kw_only=True):
 
 
 class Adjustment(Request, kw_only=True):
-    """A correction of a merchant's balance, against suspense. It is posted after another identity has approved it."""
+    """A correction of a merchant's balance, against suspense. It is posted after another identity has approved it.
+    `against`: the suspense account, `suspense:over` or `suspense:short`; default: `short` for a credit, `over` for a
+    debit.
+    """
 
     kind: ClassVar[Kind] = Kind.ADJUSTMENT
     merchant: MerchantId
@@ -154,6 +157,7 @@ class Adjustment(Request, kw_only=True):
     direction: Literal["credit", "debit"]
     reason: Reason
     person: Person | None = None
+    against: Literal["over", "short"] | None = None
 
 
 class ChannelCost(Request, kw_only=True):
@@ -179,7 +183,7 @@ class BankDifference(Request, kw_only=True):
 
 
 class Reversal(Request, kw_only=True):
-    """The reversal of the voucher of a payment, a payout return, a channel cost, an adjustment or a bank difference.
+    """The reversal of the voucher of an order of one of the kinds `of_kind`. Other kinds have another way back.
 
     An order can be reversed once, after another identity has approved the reversal. Omit `merchant` if the order
     belongs to the platform.
@@ -187,7 +191,23 @@ class Reversal(Request, kw_only=True):
 
     kind: ClassVar[Kind] = Kind.REVERSAL
     merchant: MerchantId = PLATFORM
-    of_kind: Literal["payment", "payout_return", "channel_cost", "adjustment", "bank_difference"]
+    of_kind: Literal[
+        "payment",
+        "payout_return",
+        "channel_cost",
+        "adjustment",
+        "bank_difference",
+        "settlement",
+        "recovery",
+        "write_off",
+        "top_up",
+        "dispute_fee",
+        "own_funds",
+        "fee_sweep",
+        "payable_payment",
+        "suspense_clearing",
+        "parked_clearing",
+    ]
     of_order_no: OrderNo
     reason: Reason
 
@@ -236,5 +256,4 @@ class MerchantRequest(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=
         return hashlib.sha256(b"merchant|" + _encode(self)).digest()
 
 
-REQUESTS: Final[dict[Kind, type[Request]]] = {type_.kind: type_ for type_ in Request.__subclasses__()}
 _encode = msgspec.json.Encoder().encode

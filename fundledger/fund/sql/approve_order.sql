@@ -5,7 +5,8 @@
 WITH approved AS (
     UPDATE fund.orders o SET state = 'posting', approved_by = $2, mac = $4, mac_key = $5, set_off = $7,
          due_at = clock_timestamp() + make_interval(secs => $3), step_asked_at = clock_timestamp()
-    WHERE o.id = $1 AND o.kind IN ('adjustment', 'write_off', 'bank_difference', 'reversal') AND o.state = 'created'
+    WHERE o.id = $1 AND o.kind IN ('adjustment', 'write_off', 'bank_difference', 'reversal', 'own_transfer', 'own_funds', 'fee_sweep',
+                     'payable_payment', 'suspense_clearing', 'parked_clearing') AND o.state = 'created'
       AND o.mac IS NOT DISTINCT FROM $6 AND split_part(o.module, '/', 1) <> split_part($2, '/', 1)
     RETURNING {order}
 ), outbox AS (

@@ -1,4 +1,4 @@
--- Record that the end of a withdrawal or refund is posted: the state becomes the end that begin_end.sql recorded. $1 order id, $2
+-- Record that the end of an order is posted: the state becomes the end that begin_end.sql recorded. $1 order id, $2
 -- new MAC, $3 key version of the new MAC, $4 the MAC as read. Rows: the order, or none if this is already recorded, or
 -- if the order has changed since it was read. Locks: the order.
 WITH marked AS (

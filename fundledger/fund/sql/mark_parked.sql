@@ -5,7 +5,8 @@
 WITH marked AS (
     UPDATE fund.orders o SET state = 'parked', parked_voucher_id = $3, set_off = 0, to_receivable = 0, mac = $6, mac_key = $7,
            due_at = clock_timestamp() + make_interval(secs => $5)
-    WHERE o.id = $1 AND o.kind IN ('payment', 'chargeback', 'payout_return') AND o.state = 'posting' AND o.attempt = $2 AND o.mac IS NOT DISTINCT FROM $8
+    WHERE o.id = $1 AND o.kind IN ('payment', 'chargeback', 'payout_return', 'top_up', 'dispute_won', 'dispute_fee') AND o.state = 'posting'
+      AND o.attempt = $2 AND o.mac IS NOT DISTINCT FROM $8
     RETURNING o.id, o.merchant, o.kind, o.state
 ), outbox AS (
     INSERT INTO fund.events (order_id, merchant, kind, state, detail, at)

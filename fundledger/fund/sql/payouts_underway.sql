@@ -5,7 +5,7 @@ SELECT coalesce(sum(u.amount), 0) AS amount FROM (
     WHERE o.state IN ('sent', 'unknown') AND o.ending IS DISTINCT FROM 'bounced' AND o.channel = $1 AND o.currency = $2
     UNION ALL
     SELECT o.amount FROM fund.orders o
-    WHERE o.state = 'stuck' AND o.ending IS DISTINCT FROM 'bounced' AND (o.stuck_from IN ('sent', 'unknown') OR o.ending = 'paid')
+    WHERE o.kind = 'withdrawal' AND o.state = 'stuck' AND o.ending IS DISTINCT FROM 'bounced' AND (o.stuck_from IN ('sent', 'unknown') OR o.ending = 'paid')
       AND o.channel = $1 AND o.currency = $2
     UNION ALL
     SELECT o.amount FROM fund.orders o

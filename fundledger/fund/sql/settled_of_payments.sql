@@ -1,5 +1,7 @@
--- Settled amounts of payments. $1 payment ids. Rows: payment, settled amount and settled fee, one per payment with a
+-- Settled amounts of payments. A settlement whose reversal is posted settles nothing. $1 payment ids. Rows: payment, settled amount and settled fee, one per payment with a
 -- settled part. Locks: none.
 SELECT s.payment, sum(s.amount)::bigint, sum(s.fee)::bigint
 FROM fund.settled_payments s JOIN fund.orders o ON o.id = s.settlement AND o.state <> 'refused'
-WHERE s.payment = ANY ($1::uuid[]) GROUP BY s.payment
+WHERE s.payment = ANY ($1::uuid[])
+  AND NOT EXISTS (SELECT FROM fund.orders r WHERE r.id = o.reversed_by AND r.state = 'posted')
+GROUP BY s.payment

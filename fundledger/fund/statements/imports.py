@@ -17,7 +17,7 @@ import asyncpg
 import msgspec
 
 from fundledger.fund.model.answer import Answer, OrderFault, Taken
-from fundledger.fund.model.order import RECEIPTS, Kind, State
+from fundledger.fund.model.order import State
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.model.requests import AMOUNT_MAX, BankDifference, ChannelName, ChannelRef, Currency, OrderNo
 from fundledger.fund.statements.matching import Earlier, Expected, Line, Matched, Outcome, match
@@ -173,8 +173,7 @@ async def _match(connection: Connection, request: StatementRequest, module: str)
 def _expected(row: asyncpg.Record) -> Expected:
     refs = {str(row["id"])} if row["by_id"] else set()
     refs |= {_plain(str(row[name])) for name in ("channel_ref", "payout", "payout_ref") if row[name] is not None}
-    amount = row["amount"] if RECEIPTS[Kind(row["kind"])] == "in" else -row["amount"]
-    return Expected(row["id"], frozenset(refs), amount, row["ended"], row["taken"])
+    return Expected(row["id"], frozenset(refs), row["amount"], row["ended"], row["taken"])
 
 
 async def _book(

@@ -49,8 +49,9 @@ class Earlier(msgspec.Struct, frozen=True):
 
 
 class Expected(msgspec.Struct, frozen=True):
-    """An order with which lines can be matched. `amount`: the change of the bank account by the order when it has
-    ended. `taken`: a line of another statement matched the order.
+    """A movement of an order with which lines can be matched. `amount`: the change of the bank account by the order
+    when it has ended. `taken`: a line of another statement matched the movement. An order has at most one movement in
+    each direction.
     """
 
     order: UUID
@@ -58,6 +59,11 @@ class Expected(msgspec.Struct, frozen=True):
     amount: int
     ended: bool = True
     taken: bool = False
+
+    @property
+    def key(self) -> tuple[UUID, bool]:
+        """The order, and whether the bank received the money."""
+        return self.order, self.amount > 0
 
 
 class Matched(msgspec.Struct, frozen=True):
@@ -91,7 +97,7 @@ def match(lines: Sequence[Line], expected: Sequence[Expected], earlier: Sequence
     for each in expected:
         for ref in each.refs:
             by_ref.setdefault(ref, []).append(each)
-    taken = {each.order for each in expected if each.taken}
+    taken = {each.key for each in expected if each.taken}
     found = {i: Matched(Outcome.REPEATED, None, 0) for i in again}
     for exactly in (True, False):
         for i, line in enumerate(lines):
@@ -99,13 +105,13 @@ def match(lines: Sequence[Line], expected: Sequence[Expected], earlier: Sequence
                 continue
             fitting = _free(line, by_ref, taken, exactly=exactly)
             if fitting is not None:
-                taken.add(fitting.order)
+                taken.add(fitting.key)
                 found[i] = _matched(line, fitting)
     unmatched = [i for i in range(len(lines)) if i not in found]
     found |= {i: _unmatched(lines[i], by_ref) for i in unmatched}
     found |= {i: Matched(Outcome.REPEATED, None, 0) for i in _repeated_unknown(lines, found, earlier)}
     rest = [found[i] for i in range(len(lines))]
-    return Matching(rest, [each.order for each in expected if each.ended and each.order not in taken])
+    return Matching(rest, [each.order for each in expected if each.ended and each.key not in taken])
 
 
 def _repeated(lines: Sequence[Line], earlier: Sequence[Earlier]) -> set[int]:
@@ -149,10 +155,12 @@ def _repeated_unknown(lines: Sequence[Line], found: Mapping[int, Matched], earli
     return again
 
 
-def _free(line: Line, by_ref: Mapping[str, Sequence[Expected]], taken: set[UUID], *, exactly: bool) -> Expected | None:
+def _free(
+    line: Line, by_ref: Mapping[str, Sequence[Expected]], taken: set[tuple[UUID, bool]], *, exactly: bool
+) -> Expected | None:
     for each in by_ref.get(line.ref, ()):
         fits = each.amount == line.amount if exactly else each.amount * line.amount > 0
-        if fits and each.order not in taken:
+        if fits and each.key not in taken:
             return each
     return None
 

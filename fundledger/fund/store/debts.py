@@ -11,14 +11,15 @@ no known outcome, no withdrawal reserves.
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
-from fundledger.fund.model.order import Kind, Order, State
+from fundledger.fund.model.order import CHARGING, Kind, Order
+from fundledger.fund.model.transitions import is_posted
 from fundledger.fund.store.mac_layouts import DEBT, debt_fields
 from fundledger.fund.store.macs import OrderMacs
 from fundledger.fund.store.orders import Connection, order_from
 from fundledger.fund.store.queries import SQL
 from fundledger.security.row_macs import NO_KEY
 
-OWING: Final = frozenset({Kind.CHARGEBACK, Kind.REVERSAL})
+OWING: Final = CHARGING | {Kind.REVERSAL}
 """Kinds of orders that make a merchant owe their part `to_receivable`."""
 REPAYING: Final = frozenset({Kind.RECOVERY, Kind.WRITE_OFF})
 """Kinds of orders whose whole amount repays a debt."""
@@ -29,14 +30,23 @@ def repaid(order: Order) -> int:
     return order.amount if order.kind in REPAYING else order.set_off
 
 
+def repayments(order: Order) -> list[tuple[str, int]]:
+    """Return the merchants whose debts an order repays, without its end, and the amounts that it repays."""
+    found = [(order.merchant, repaid(order))] if repaid(order) else []
+    if order.counter_set_off and order.counterparty is not None:
+        found.append((order.counterparty, order.counter_set_off))
+    return found
+
+
 def owes(order: Order) -> bool:
     """Return whether a posted order increases a debt."""
-    return order.state is State.POSTED and order.kind in OWING and order.to_receivable > 0
+    return is_posted(order) and order.kind in OWING and order.to_receivable > 0
 
 
-def may_change(order: Order) -> bool:
-    """Return whether the outcome of an order may still change the debt of its merchant."""
-    return repaid(order) > 0 or order.to_receivable > 0 or order.kind is Kind.CHARGEBACK
+def undecided(order: Order) -> list[str]:
+    """Return the merchants whose debts the outcome of a `posting` order may still change."""
+    found = [merchant for merchant, _ in repayments(order)]
+    return [*found, order.merchant] if order.to_receivable > 0 or order.kind in CHARGING else found
 
 
 async def lock(
@@ -89,7 +99,7 @@ async def change(connection: Connection, macs: OrderMacs, posted: Sequence[Order
         tags = [macs.rows.tag(DEBT, (name, 0))[1] for name in merchants]
         ids = [order.id for order in posted if owes(order)]
         await connection.execute(SQL["begin_debts"], merchants, tags, macs.rows.version, ids)
-    changes += [(order.merchant, repaid(order)) for order in refused if repaid(order)]
+    changes += [repayment for order in refused for repayment in repayments(order)]
     if not changes:
         return
     # A debt that is computed now contains the changes, because the outcomes are recorded before.
@@ -119,7 +129,9 @@ def by_orders(orders: Iterable[Order]) -> dict[str, int]:
     debts: dict[str, int] = {}
     for order in orders:
         owed = order.to_receivable if owes(order) else 0
-        debts[order.merchant] = debts.get(order.merchant, 0) + owed - repaid(order) - order.end_set_off
+        debts[order.merchant] = debts.get(order.merchant, 0) + owed - order.end_set_off
+        for merchant, amount in repayments(order):
+            debts[merchant] = debts.get(merchant, 0) - amount
     return debts
 
 

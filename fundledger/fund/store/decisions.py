@@ -16,7 +16,7 @@ from fundledger.fund.model.merchant import Merchant
 from fundledger.fund.model.order import RECEIPTS, Kind, Order, State
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.model.requests import AMOUNT_MAX, PayoutReturn
-from fundledger.fund.store import sums
+from fundledger.fund.store import debts, sums
 from fundledger.fund.store.mac_layouts import Day, Progress
 
 Receipt = tuple[str, str, str]
@@ -28,7 +28,8 @@ class Locked(msgspec.Struct):
 
     `settling`: ids of payments in a settlement without a known outcome. `undecided`: merchants with an order whose
     outcome may still change their debt. `debts`: what merchants owe, less the set-offs that are reserved. `booked`: the
-    row of the order that has a receipt, by receipt.
+    row of the order that has a receipt, by receipt. `parts`: the settled parts of settlements that are reversed, as
+    (payment, amount, fee). `won`: what won disputes brought back of chargebacks and lost disputes.
 
     `unverified`: error texts by order id, for orders that have a row with a wrong MAC. `unverified_merchants` and
     `unverified_debts`: error texts by merchant id, for merchants whose row or debt has a wrong MAC.
@@ -43,6 +44,8 @@ class Locked(msgspec.Struct):
     unverified: dict[UUID, str]
     unverified_merchants: dict[str, str]
     unverified_debts: dict[str, str]
+    parts: dict[UUID, list[tuple[UUID, int, int]]] = {}
+    won: dict[UUID, int] = {}
 
 
 class Changes(msgspec.Struct):
@@ -65,11 +68,22 @@ def receipt_of(order: Order, locked: Locked) -> Receipt | None:
     return channel, order.channel_ref, direction
 
 
-def is_booked(order: Order, locked: Locked) -> Refusal | None:
-    """Return a refusal if another order has the same receipt."""
+def receipts_of(order: Order, locked: Locked) -> list[Receipt]:
+    """Return the receipts of an order: that of its channel, and that of the channel that own money leaves."""
     receipt = receipt_of(order, locked)
-    there = None if receipt is None else locked.booked.get(receipt)
-    return None if receipt is None or there is None else receipt_booked(receipt, there)
+    found = [] if receipt is None else [receipt]
+    if order.counterparty is not None and order.counter_ref is not None:
+        found.append((order.counterparty, order.counter_ref, "out"))
+    return found
+
+
+def is_booked(order: Order, locked: Locked) -> Refusal | None:
+    """Return a refusal if another order has a receipt of this order."""
+    for receipt in receipts_of(order, locked):
+        there = locked.booked.get(receipt)
+        if there is not None and there["id"] != order.id:
+            return receipt_booked(receipt, there)
+    return None
 
 
 def receipt_booked(receipt: Receipt, there: Any) -> Refusal:
@@ -106,9 +120,11 @@ def repay(order: Order, locked: Locked) -> Refusal | OrderFault | None:
 
 
 def take(progress: Progress, order: Order, sign: int = 1) -> None:
-    """Reserve the amounts of a refund or chargeback on its payment. With `sign` -1, release the amounts."""
+    """Reserve the amounts of a refund, a chargeback or a dispute on its payment. With `sign` -1, release the
+    amounts.
+    """
     progress.fee_waived += sign * order.fee_waived
-    if order.kind is Kind.CHARGEBACK:
+    if order.kind is not Kind.REFUND:
         progress.charged_back += sign * order.amount
         progress.charged_back_unsettled += sign * order.from_pending
         return
@@ -174,16 +190,16 @@ def take_pending(payment: Progress, order: Order) -> int:
 
 
 def charge_back(draft: Draft, locked: Locked, changes: Changes) -> Refusal | None:
-    """Reserve a chargeback, first from the pending amount of the payment. Set the part that the merchant owes: what
-    exceeds the available balance `draft.debitable` of the rest. A settlement in progress counts as posted. If it is
-    refused, a later settlement of the payment repays the debt.
+    """Reserve a chargeback or a dispute, first from the pending amount of the payment. Set the part that the merchant
+    owes: what exceeds the available balance `draft.debitable` of the rest. A settlement in progress counts as posted.
+    If it is refused, a later settlement of the payment repays the debt.
     """
     payment = paid(draft, locked)
     if isinstance(payment, Refusal):
         return payment
     order = draft.order
     if order.amount > payment.returnable:
-        detail = f"{payment.returnable} of the payment's {payment.amount} can be charged back"
+        detail = f"{payment.returnable} of the payment's {payment.amount} can be charged back or disputed"
         return Refusal(Code.CHARGEBACK_EXCEEDS_PAYMENT, detail, "amount")
     rest = order.amount - take_pending(payment, order)
     order.to_receivable = rest - min(draft.debitable, rest)
@@ -192,15 +208,18 @@ def charge_back(draft: Draft, locked: Locked, changes: Changes) -> Refusal | Non
     return None
 
 
-def reverse(draft: Draft, locked: Locked, changes: Changes) -> Refusal | None:
+def reverse(draft: Draft, locked: Locked, changes: Changes) -> Refusal | OrderFault | None:
     order = draft.order
     original = locked.originals.get(payment_of(draft))
     if original is None:
         return Refusal(Code.ORDER_NOT_FOUND, "the order to reverse does not exist", "of_order_no")
-    if original.reversed_by is not None:
-        return Refusal(Code.ORDER_ALREADY_REVERSED, "the order is already reversed", "of_order_no")
     if original.state != State.POSTED:
         return Refusal(Code.ORDER_NOT_REVERSIBLE, f"the order is {original.state}", "of_order_no")
+    if original.reversed_by is not None:
+        return Refusal(Code.ORDER_ALREADY_REVERSED, "the order is already reversed", "of_order_no")
+    no = irreversible(original, locked)
+    if no is not None:
+        return no
     if original.parked_voucher_id is not None:
         # The reversal of the voucher that released the order would leave the voucher that parked it.
         instead = "; refund it instead" if original.kind is Kind.PAYMENT else ""
@@ -218,9 +237,9 @@ def reverse(draft: Draft, locked: Locked, changes: Changes) -> Refusal | None:
             return Refusal(Code.ORDER_NOT_REVERSIBLE, "the payment is settled; refund it instead", "of_order_no")
     order.amount, order.fee, order.currency = original.amount, original.fee, original.currency
     order.channel, order.settle, order.direction = original.channel, original.settle, original.direction
-    order.of_voucher = original.voucher_id
+    order.against, order.of_voucher = original.against, original.voucher_id
     # The voucher of the reversal undoes the set-off, so the merchant owes this part again.
-    order.to_receivable = original.set_off
+    order.to_receivable = debts.repaid(original)
     if order.state is State.CREATED:
         # The approval reserves.
         return None
@@ -229,6 +248,26 @@ def reverse(draft: Draft, locked: Locked, changes: Changes) -> Refusal | None:
         changes.payments[payment.order_id] = payment
     original.reversed_by = order.id
     changes.reversed.append(original)
+    return None
+
+
+def irreversible(original: Order, locked: Locked) -> Refusal | OrderFault | None:
+    """Return why an order of a kind that is not a payment cannot be reversed, or None if it can."""
+    if original.kind is Kind.DISPUTE_FEE and original.to_receivable:
+        detail = "a part of the fee became a debt of the merchant; adjust or write off instead"
+        return Refusal(Code.ORDER_NOT_REVERSIBLE, detail, "of_order_no")
+    if original.kind is not Kind.SETTLEMENT:
+        return None
+    for payment, amount, fee in locked.parts.get(original.id, ()):
+        progress = locked.payments.get(payment)
+        if progress is None:
+            return OrderFault(f"the fund.payments row of payment {payment} does not match its MAC", tampered=True)
+        refunded = progress.refunded - progress.refunded_unsettled
+        charged_back = progress.charged_back - progress.charged_back_unsettled
+        is_taken = progress.settled - amount < refunded + charged_back
+        if is_taken or progress.fee_settled - fee < progress.fee_returned:
+            detail = "a settled payment is partly refunded or charged back; refund the rest instead"
+            return Refusal(Code.ORDER_NOT_REVERSIBLE, detail, "of_order_no")
     return None
 
 

@@ -7,7 +7,7 @@ import asyncpg
 import msgspec
 
 from fundledger.fund.model import order_json
-from fundledger.fund.model.order import Order, State, has_end
+from fundledger.fund.model.order import Kind, Order, State, has_end
 from fundledger.fund.model.transitions import ENDED, POSTED, PROBLEMATIC
 from fundledger.fund.store.macs import OrderMacs, Tampered
 from fundledger.fund.store.orders import order_from
@@ -19,6 +19,8 @@ from fundledger.outbox.watermark import FUND, VisibilityWatermark
 UNVERIFIED: Final = "order.unverified"
 RETRIED: Final = '"retried_by"'
 """A member in the details of an event. Only an event that was caused by a request to retry has this member."""
+BY: Final = '"by"'
+"""A member in the details of an event. Only an event that another order has caused has this member."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -33,7 +35,8 @@ def fund_feed(dsn: str, pool: "asyncpg.Pool[asyncpg.Record]", macs: OrderMacs, n
 
 def event_of(row: asyncpg.Record, macs: OrderMacs) -> Event:
     """Return the event of a row. The `id` of the event consists of the order id and the state. An order can become
-    `stuck` more than once, and can be retried more than once. So the id of such an event also has the seq.
+    `stuck` more than once, can be retried more than once, and can be cleared and parked again more than once. So the id
+    of such an event also has the seq.
 
     If the order does not match its MAC, the event has the type `order.unverified` and no content. So the order does not
     delay other events.
@@ -46,7 +49,7 @@ def event_of(row: asyncpg.Record, macs: OrderMacs) -> Event:
         order = as_it_was(there, State(state))
     except (Tampered, ValueError):
         return _unverified(there, seq, at)
-    again = state == State.STUCK or (detail is not None and RETRIED in detail)
+    again = state == State.STUCK or (detail is not None and (RETRIED in detail or BY in detail))
     id_ = f"{order.id}:{state}:{seq}" if again else f"{order.id}:{state}"
     type_ = f"{order.kind}.{state}"
     event = order_json.Event(seq, id_, type_, order.merchant, time_text(at), order_json.published(order))
@@ -72,6 +75,8 @@ def as_it_was(order: Order, state: State) -> Order:
         order.problem = None
     if has_end(order) and state not in ENDED:
         # The end of the order sets these columns.
-        order.ending = order.channel_ref = order.reason = None
+        order.ending = order.channel_ref = None
         order.end_set_off = 0
+        if order.kind is not Kind.DISPUTE:
+            order.reason = None
     return order

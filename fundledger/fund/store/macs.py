@@ -55,7 +55,10 @@ _fields_2: Final[Callable[[Order], tuple[object, ...]]] = attrgetter(
     *("module", "approved_by", "digest", "voucher_id", "attempt", "ending", "end_voucher_id", "created_at"),
     *("state", "stuck_from", "problem", "posted_at", "reversed_by", "voucher_format"),
 )
-_LATER: Final = ("end_set_off", "parked_voucher_id", "parking", "returned", "set_off")
+_LATER: Final = (
+    *("against", "counter_ref", "counter_set_off", "counterparty", "end_set_off", "of_kind"),
+    *("parked_voucher_id", "parking", "returned", "set_off"),
+)
 """Columns that were added after the layouts. The MAC covers such a column only if it differs from its default, so that
 the MACs of earlier orders stay valid. The names are sorted.
 """

@@ -20,13 +20,12 @@ import msgspec
 
 from fundledger.fund.model.answer import OrderFault
 from fundledger.fund.model.drafts import Draft, payment_of
-from fundledger.fund.model.flows import reversed_kind
-from fundledger.fund.model.order import Kind, Order, State
+from fundledger.fund.model.order import CHARGING, RECEIPTS, Kind, Order, State
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.model.requests import AMOUNT_MAX, Settlement
-from fundledger.fund.store import debts, decisions, sums
+from fundledger.fund.store import debts, decisions, further_decisions, sums, undone
 from fundledger.fund.store.decisions import Changes, Locked
-from fundledger.fund.store.mac_layouts import MERCHANT, Progress, merchant_fields
+from fundledger.fund.store.mac_layouts import MERCHANT, Day, Progress, merchant_fields
 from fundledger.fund.store.macs import OrderMacs, Tampered
 from fundledger.fund.store.orders import Connection, order_from, read_orders
 from fundledger.fund.store.queries import SQL
@@ -34,38 +33,60 @@ from fundledger.fund.store.queries import SQL
 RESERVING = frozenset(
     {
         *(Kind.REFUND, Kind.CHARGEBACK, Kind.SETTLEMENT, Kind.WITHDRAWAL, Kind.REVERSAL, Kind.PAYOUT_RETURN),
+        *(Kind.TOP_UP, Kind.TRANSFER, Kind.RESERVE_RELEASE, Kind.DISPUTE, Kind.DISPUTE_WON, Kind.DISPUTE_FEE),
+        *(Kind.SUSPENSE_CLEARING, Kind.PARKED_CLEARING),
         *debts.REPAYING,
     }
 )
 """Kinds of orders that always reserve. Any other order reserves if its merchant owes, or if another order has its
 reference of the channel.
 """
-_USE_DEBT = frozenset({Kind.PAYMENT, Kind.WITHDRAWAL, Kind.ADJUSTMENT, Kind.PAYOUT_RETURN, *debts.REPAYING})
-_LOCK_MERCHANT = _USE_DEBT | {Kind.SETTLEMENT, Kind.CHARGEBACK, Kind.REVERSAL}
+_USE_DEBT = frozenset(
+    {
+        *(Kind.PAYMENT, Kind.WITHDRAWAL, Kind.PAYOUT_RETURN, Kind.ADJUSTMENT, Kind.TOP_UP, Kind.TRANSFER),
+        *(Kind.RESERVE_RELEASE, Kind.DISPUTE_WON, Kind.SUSPENSE_CLEARING, Kind.PARKED_CLEARING),
+        *debts.REPAYING,
+    }
+)
+_LOCK_MERCHANT = _USE_DEBT | CHARGING | {Kind.SETTLEMENT, Kind.REVERSAL}
+_CHANGE_ORIGINAL = frozenset({Kind.REVERSAL, Kind.PAYOUT_RETURN, Kind.PARKED_CLEARING, Kind.DISPUTE_WON})
+"""Kinds of orders that lock the order to which they refer."""
 PAYMENTS_MAX = 10_000
 """The maximum number of payments that a settlement without an amount settles. More payments could take longer than the
 command timeout.
 """
 
 
+def reserves(order: Order) -> bool:
+    """Return whether a plain insert of an order is not possible. The unique index of receipts does not have the
+    references of own money at the channel that it leaves, so only a batch that reserves compares them.
+    """
+    if order.kind is Kind.PAYMENT:
+        return False
+    names_money_out = order.channel_ref is not None and RECEIPTS.get(order.kind) == "out"
+    return order.kind in RESERVING or order.counter_ref is not None or names_money_out
+
+
 async def lock(connection: Connection, drafts: Sequence[Draft], macs: OrderMacs) -> Locked:
     """Lock the rows from which these drafts reserve. All batches lock in the same sequence: merchants, orders to be
-    reversed and withdrawals that return, payments, debts. After this, `reserve` locks the rows of days.
+    reversed, returned, cleared or won, payments, debts. After this, `reserve` locks the rows of days.
     """
     await _find_former(connection, drafts)
-    merchants = {d.order.merchant for d in drafts if d.order.kind in _LOCK_MERCHANT}
+    merchants = {merchant for d in drafts if d.order.kind in _LOCK_MERCHANT for merchant in _merchants_of(d.order)}
     unverified_merchants = {}
     if merchants:
         for row in await connection.fetch(SQL["lock_merchants"], sorted(merchants)):
             if not macs.agrees(MERCHANT, "merchant", row["id"], merchant_fields, row):
                 unverified_merchants[row["id"]] = f"merchant {row['id']} does not match its MAC"
-    changed = sorted({payment_of(d) for d in drafts if d.order.kind in (Kind.REVERSAL, Kind.PAYOUT_RETURN)})
+    changed = sorted({payment_of(d) for d in drafts if d.order.kind in _CHANGE_ORIGINAL})
     originals = {}
     if changed:
         rows = await connection.fetch(SQL["lock_originals"], changed)
         originals = {row["id"]: order_from(row) for row in rows}
-    paid = {payment_of(d) for d in drafts if d.order.kind in (Kind.REFUND, Kind.CHARGEBACK)}
+    paid = {payment_of(d) for d in drafts if d.order.kind in (Kind.REFUND, Kind.CHARGEBACK, Kind.DISPUTE)}
     paid |= {id_ for id_, order in originals.items() if order.kind is Kind.PAYMENT}
+    winning = {payment_of(d) for d in drafts if d.order.kind is Kind.DISPUTE_WON} & set(originals)
+    paid |= {of for id_ in winning if (of := originals[id_].of_order) is not None}
     missing = sorted(paid - set(originals))
     if missing:
         originals |= await read_orders(connection, missing)
@@ -75,20 +96,29 @@ async def lock(connection: Connection, drafts: Sequence[Draft], macs: OrderMacs)
             macs.check(order)
         except Tampered as found:
             unverified[order.id] = str(found)
-    payments = await _lock_payments(connection, macs, [originals[id_] for id_ in paid if id_ in originals], unverified)
+    parts = await _parts_of(connection, macs, [originals[id_] for id_ in changed if id_ in originals], unverified)
+    of_parts = {payment for each in parts.values() for payment, _, _ in each}
+    orders = [originals[id_] for id_ in paid if id_ in originals]
+    payments = await _lock_payments(connection, macs, orders, unverified, of_parts)
+    # The locks of the chargebacks exclude other won disputes.
+    rows = await connection.fetch(SQL["won_of_chargebacks"], sorted(winning)) if winning else []
+    won = {row["of_order"]: row["amount"] for row in rows}
     # This has to be read under the locks of the payments, because the refusal of a settlement is also recorded under
     # these locks.
     rows = await connection.fetch(SQL["being_settled"], sorted(payments)) if payments else []
     settling = {row["payment"] for row in rows}
     # The locks of the merchants exclude orders that are inserted meanwhile. This has to be read before the debts,
     # because a change of a debt is recorded together with the outcome of its order.
-    withdrawing = {d.order.merchant for d in drafts if d.order.kind is Kind.WITHDRAWAL}
+    withdrawing = {d.order.merchant for d in drafts if d.order.kind in (Kind.WITHDRAWAL, Kind.TRANSFER)}
     rows = await connection.fetch(SQL["undecided_debts"], sorted(withdrawing)) if withdrawing else []
     undecided = {row["merchant"] for row in rows}
-    indebted = {d.order.merchant for d in drafts if d.order.kind in _USE_DEBT and d.order.settle != "later"}
+    crediting = [d.order for d in drafts if d.order.kind in _USE_DEBT and d.order.settle != "later"]
+    indebted = {merchant for order in crediting for merchant in _merchants_of(order)}
     owed, bad = await debts.lock(connection, macs, indebted) if indebted else ({}, {})
-    locked = Locked(payments, originals, settling, undecided, owed, {}, unverified, unverified_merchants, bad)
-    receipts = {receipt for d in drafts if (receipt := decisions.receipt_of(d.order, locked)) is not None}
+    locked = Locked(
+        payments, originals, settling, undecided, owed, {}, unverified, unverified_merchants, bad, parts, won
+    )
+    receipts = {receipt for d in drafts for receipt in decisions.receipts_of(d.order, locked)}
     if receipts:
         columns = [list(column) for column in zip(*sorted(receipts), strict=True)]
         for row in await connection.fetch(SQL["booked_receipts"], *columns):
@@ -96,23 +126,50 @@ async def lock(connection: Connection, drafts: Sequence[Draft], macs: OrderMacs)
     return locked
 
 
+def _merchants_of(order: Order) -> list[str]:
+    """Return the merchants whose balances an order moves, or only the platform if it moves none."""
+    if order.kind is Kind.TRANSFER and order.counterparty is not None:
+        return [order.merchant, order.counterparty]
+    return [order.merchant]
+
+
+async def _parts_of(
+    connection: Connection, macs: OrderMacs, originals: Sequence[Order], unverified: dict[UUID, str]
+) -> dict[UUID, list[tuple[UUID, int, int]]]:
+    """Return the settled parts of settlements that are to be reversed, as (payment, amount, fee), by settlement. A
+    settlement whose parts do not add up is added to `unverified`.
+    """
+    found: dict[UUID, list[tuple[UUID, int, int]]] = {}
+    for order in originals:
+        if order.kind is Kind.SETTLEMENT and order.id not in unverified:
+            parts = await _read_parts(connection, macs, [order])
+            found[order.id] = [(part["payment"], part["amount"], part["fee"]) for part in parts]
+            if not parts:
+                unverified[order.id] = f"the parts of settlement {order.id} do not add up to its amount"
+    return found
+
+
 async def _lock_payments(
-    connection: Connection, macs: OrderMacs, orders: Sequence[Order], unverified: dict[UUID, str]
+    connection: Connection,
+    macs: OrderMacs,
+    orders: Sequence[Order],
+    unverified: dict[UUID, str],
+    further: Collection[UUID] = (),
 ) -> dict[UUID, Progress]:
     """Lock and return the progress of payments. A payment whose row is missing, or has a wrong MAC, is added to
-    `unverified`.
+    `unverified`. `further`: ids of payments that are locked, too, and left out if they do not verify.
     """
     posted = [
         order
         for order in orders
         if order.kind is Kind.PAYMENT and order.state is State.POSTED and order.id not in unverified
     ]
-    if not posted:
+    if not posted and not further:
         return {}
     now = [order for order in posted if order.settle == "now"]
     if now:
         await sums.begin_payments(connection, macs, now)
-    payments, bad = await sums.lock_payments(connection, macs, [order.id for order in posted])
+    payments, bad = await sums.lock_payments(connection, macs, {*(order.id for order in posted), *further})
     for order in posted:
         if order.id in bad:
             unverified[order.id] = f"the fund.payments row of payment {order.id} does not match its MAC"
@@ -150,44 +207,69 @@ async def reserve(
         order = draft.order
         answer: Refusal | OrderFault | None = _unverified(order, locked) or decisions.is_booked(order, locked)
         if answer is None:
-            match order.kind:
-                case Kind.REFUND:
-                    answer = decisions.refund(draft, locked, changes)
-                case Kind.CHARGEBACK:
-                    answer = decisions.charge_back(draft, locked, changes)
-                case Kind.REVERSAL:
-                    answer = decisions.reverse(draft, locked, changes)
-                case Kind.PAYOUT_RETURN:
-                    answer = decisions.return_payout(draft, locked, changes)
-                case Kind.WITHDRAWAL:
-                    answer = decisions.withdraw(order, draft.merchant, withdrawn, locked)
-                case Kind.RECOVERY | Kind.WRITE_OFF:
-                    answer = decisions.repay(order, locked)
-                case Kind.SETTLEMENT:
-                    answer = await _settle(connection, draft, macs, locked)
-                case Kind.PAYMENT if order.settle == "now":
-                    decisions.set_off(order, order.amount - order.fee, locked)
-                case Kind.ADJUSTMENT if order.state is State.POSTING and order.direction == "credit":
-                    decisions.set_off(order, order.amount, locked)
+            answer = await decide(connection, draft, macs, locked, changes, withdrawn)
         answers.append(answer)
         if answer is None:
-            receipt = decisions.receipt_of(order, locked)
-            if receipt is not None:
+            for receipt in decisions.receipts_of(order, locked):
                 locked.booked[receipt] = msgspec.structs.asdict(order)
-            if order.state is State.POSTING and debts.may_change(order):
-                locked.undecided.add(order.merchant)
+            if order.state is State.POSTING:
+                locked.undecided.update(debts.undecided(order))
     await sums.write_payments(connection, macs, changes.payments.values())
     await _write_reversed(connection, macs, changes.reversed)
-    await _write_returned(connection, macs, list(changes.returned.values()))
+    await undone.write_returned(connection, macs, list(changes.returned.values()))
     await debts.write(connection, macs, {key: n for key, n in locked.debts.items() if n != owed.get(key)})
     await sums.write_days(connection, macs, {key: n for key, n in withdrawn.items() if n != before[key]})
     return answers
 
 
+async def decide(
+    connection: Connection, draft: Draft, macs: OrderMacs, locked: Locked, changes: Changes, withdrawn: dict[Day, int]
+) -> Refusal | OrderFault | None:
+    """Reserve for a draft. Return its refusal or fault, or None. All kinds but settlements reserve in memory: `reserve`
+    writes the rows.
+    """
+    order = draft.order
+    match order.kind:
+        case Kind.REFUND:
+            return decisions.refund(draft, locked, changes)
+        case Kind.CHARGEBACK | Kind.DISPUTE:
+            return decisions.charge_back(draft, locked, changes)
+        case Kind.DISPUTE_FEE:
+            order.to_receivable = order.amount - min(draft.debitable, order.amount)
+        case Kind.DISPUTE_WON:
+            return further_decisions.win(draft, locked, changes)
+        case Kind.TRANSFER:
+            return further_decisions.transfer(order, locked)
+        case Kind.PARKED_CLEARING:
+            return further_decisions.clear(draft, locked, changes)
+        case Kind.REVERSAL:
+            return decisions.reverse(draft, locked, changes)
+        case Kind.PAYOUT_RETURN:
+            return decisions.return_payout(draft, locked, changes)
+        case Kind.WITHDRAWAL:
+            return decisions.withdraw(order, draft.merchant, withdrawn, locked)
+        case Kind.RECOVERY | Kind.WRITE_OFF:
+            return decisions.repay(order, locked)
+        case Kind.SETTLEMENT:
+            return await _settle(connection, draft, macs, locked)
+        case Kind.PAYMENT if order.settle == "now":
+            decisions.set_off(order, order.amount - order.fee, locked)
+        case Kind.TOP_UP:
+            decisions.set_off(order, order.amount - order.fee, locked)
+        case Kind.RESERVE_RELEASE:
+            decisions.set_off(order, order.amount, locked)
+        case Kind.ADJUSTMENT if order.state is State.POSTING and order.direction == "credit":
+            decisions.set_off(order, order.amount, locked)
+        case Kind.SUSPENSE_CLEARING if order.state is State.POSTING and order.direction == "more":
+            # An overage that belongs to no merchant has no debt to repay.
+            decisions.set_off(order, order.amount, locked)
+    return None
+
+
 def _unverified(order: Order, locked: Locked) -> OrderFault | None:
     """Return a fault if an order needs a row that does not match its MAC. Otherwise return None."""
     wrong = None if order.of_order is None else locked.unverified.get(order.of_order)
-    if order.kind in (Kind.SETTLEMENT, Kind.WITHDRAWAL):
+    if order.kind in (Kind.SETTLEMENT, Kind.WITHDRAWAL, Kind.TRANSFER):
         wrong = locked.unverified_merchants.get(order.merchant)
     return None if wrong is None else OrderFault(wrong, tampered=True)
 
@@ -201,42 +283,42 @@ async def _write_reversed(connection: Connection, macs: OrderMacs, originals: Se
         await connection.execute(SQL["mark_reversed"], *columns, macs.rows.version)
 
 
-async def _write_returned(connection: Connection, macs: OrderMacs, withdrawals: Sequence[Order]) -> None:
-    """Write the returned amounts of withdrawals, with new MACs. The caller holds the locks of the rows."""
-    if withdrawals:
-        for order in withdrawals:
-            macs.seal(order)
-        columns = [o.id for o in withdrawals], [o.returned for o in withdrawals], [o.mac for o in withdrawals]
-        await connection.execute(SQL["mark_returned"], *columns, macs.rows.version)
-
-
 def releases(order: Order) -> bool:
     """Return whether the outcome of an order releases a reservation, increases a debt, or frees a receipt."""
     if order.state is State.POSTED:
-        return order.kind is Kind.REVERSAL or debts.owes(order)
+        return order.kind in (Kind.REVERSAL, Kind.PARKED_CLEARING) or debts.owes(order)
     return order.state is State.REFUSED and (order.kind in RESERVING or order.set_off > 0)
 
 
 async def release(
     connection: Connection, macs: OrderMacs, refused: Sequence[Order], posted: Sequence[Order] = ()
 ) -> None:
-    """Release the reservations of refused orders, record the debts that posted orders make, and free the receipts and
-    the returned amounts of reversed orders. Call this in the transaction that records these outcomes. A row that does
-    not match its MAC is not changed.
+    """Release the reservations of refused orders, record the debts that posted orders make, free the receipts and the
+    returned amounts of reversed orders, and return the payments of reversed settlements to their pending state. Call
+    this in the transaction that records these outcomes. A row that does not match its MAC is not changed.
+
+    A refused order of one of these kinds has reserved from a debt only: Kind.TRANSFER, Kind.RESERVE_RELEASE,
+    Kind.SUSPENSE_CLEARING. An order of one of these kinds is not refused: Kind.TOP_UP, Kind.DISPUTE_WON,
+    Kind.DISPUTE_FEE.
     """
     of_kind = {kind: [order for order in refused if order.kind is kind] for kind in RESERVING}
-    # Rows are locked in the sequence of `lock` and `reserve`, to prevent deadlocks: originals, payments, debts, days.
     reversals = [order for order in posted if order.kind is Kind.REVERSAL]
-    undone = of_kind[Kind.PAYOUT_RETURN] + await _reversed_returns(connection, macs, reversals)
-    of = {order.of_order for order in undone + of_kind[Kind.REVERSAL] if order.of_order}
-    originals = await _lock_originals(connection, macs, of) if of else {}
-    by = {order.id for order in of_kind[Kind.REVERSAL]}
+    # Rows are locked in the sequence of `lock` and `reserve`, to prevent deadlocks: originals, payments, debts, days.
+    returns = of_kind[Kind.PAYOUT_RETURN] + await undone.reversed_returns(connection, macs, reversals)
+    freeing = of_kind[Kind.REVERSAL] + of_kind[Kind.PARKED_CLEARING]
+    of = {order.of_order for order in returns + freeing if order.of_order}
+    originals = await undone.lock_originals(connection, macs, of) if of else {}
+    by = {order.id for order in freeing}
     freed = [order for order in originals.values() if order.reversed_by in by]
-    parts = await _read_parts(connection, macs, of_kind[Kind.SETTLEMENT])
-    returned = of_kind[Kind.REFUND] + of_kind[Kind.CHARGEBACK]
+    await undone.record_cleared(
+        connection, macs, [order for order in posted if order.kind is Kind.PARKED_CLEARING], reversals
+    )
+    settlements = of_kind[Kind.SETTLEMENT] + await undone.reversed_settlements(connection, reversals)
+    parts = await _read_parts(connection, macs, settlements)
+    returned = of_kind[Kind.REFUND] + of_kind[Kind.CHARGEBACK] + of_kind[Kind.DISPUTE]
     ids = {order.id for order in freed} | {o.of_order for o in returned if o.of_order}
     payments, _ = await sums.lock_payments(connection, macs, ids | {part["payment"] for part in parts})
-    for order in undone:
+    for order in returns:
         if order.of_order in originals:
             originals[order.of_order].returned -= order.amount
     for order in freed:
@@ -251,48 +333,13 @@ async def release(
             payments[part["payment"]].settled -= part["amount"]
             payments[part["payment"]].fee_settled -= part["fee"]
     await _write_reversed(connection, macs, freed)
-    withdrawals = {order.of_order for order in undone}
-    await _write_returned(connection, macs, [order for id_, order in originals.items() if id_ in withdrawals])
+    withdrawals = {order.of_order for order in returns}
+    await undone.write_returned(connection, macs, [order for id_, order in originals.items() if id_ in withdrawals])
     await sums.write_payments(connection, macs, payments.values())
     await debts.change(connection, macs, posted, refused)
     if reversals:
         await connection.execute(SQL["void_receipts"], [order.id for order in reversals])
     await sums.give_back_days(connection, macs, of_kind[Kind.WITHDRAWAL])
-
-
-async def release_bounced(connection: Connection, macs: OrderMacs, order: Order) -> None:
-    """Release what a withdrawal or refund reserved, because it bounced. Call this in the transaction that records the
-    end. A row that does not match its MAC is not changed.
-    """
-    if order.kind is Kind.WITHDRAWAL:
-        await sums.give_back_days(connection, macs, [order])
-        return
-    assert order.of_order is not None
-    payments, _ = await sums.lock_payments(connection, macs, {order.of_order})
-    for payment in payments.values():
-        decisions.take(payment, order, -1)
-    await sums.write_payments(connection, macs, payments.values())
-
-
-async def _reversed_returns(connection: Connection, macs: OrderMacs, reversals: Sequence[Order]) -> list[Order]:
-    """Return the payout returns that reversals reverse and that match their MACs."""
-    ids = sorted(o.of_order for o in reversals if o.of_order and reversed_kind(o) is Kind.PAYOUT_RETURN)
-    found = await read_orders(connection, ids) if ids else {}
-    return [order for order in found.values() if _verifies(macs, order)]
-
-
-async def _lock_originals(connection: Connection, macs: OrderMacs, ids: Collection[UUID]) -> dict[UUID, Order]:
-    """Lock orders to which other orders refer. Return those that match their MACs."""
-    rows = await connection.fetch(SQL["lock_originals"], sorted(ids))
-    return {order.id: order for order in map(order_from, rows) if _verifies(macs, order)}
-
-
-def _verifies(macs: OrderMacs, order: Order) -> bool:
-    try:
-        macs.check(order)
-    except Tampered:
-        return False
-    return True
 
 
 async def _read_parts(connection: Connection, macs: OrderMacs, settlements: Sequence[Order]) -> list[Any]:

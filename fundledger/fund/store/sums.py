@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from fundledger.fund.model.order import Kind, Order, State
-from fundledger.fund.model.transitions import UNRESERVED
+from fundledger.fund.model.transitions import RELEASED, UNRESERVED
 from fundledger.fund.store.mac_layouts import (
     DAY,
     PAYMENT,
@@ -85,7 +85,7 @@ async def payments_by_orders(
             bad.add(order.of_order)
         elif order.kind is Kind.PAYMENT and order.state is State.POSTED:
             due[order.id] = begun(order)
-        elif order.state not in UNRESERVED and order.state is not State.BOUNCED:
+        elif order.state not in UNRESERVED | RELEASED:
             about.append(order)
     for order in about:
         if order.of_order in due:
@@ -98,13 +98,13 @@ async def payments_by_orders(
 
 
 def _add(progress: Progress, order: Order) -> None:
-    """Add a refund, a chargeback or a reversal to the progress of its payment."""
+    """Add a refund, a chargeback, a dispute or a reversal to the progress of its payment."""
     if order.kind is Kind.REFUND:
         progress.refunded += order.amount
         progress.refunded_unsettled += order.from_pending
         progress.fee_waived += order.fee_waived
         progress.fee_returned += order.fee
-    elif order.kind is Kind.CHARGEBACK:
+    elif order.kind in (Kind.CHARGEBACK, Kind.DISPUTE):
         progress.charged_back += order.amount
         progress.charged_back_unsettled += order.from_pending
         progress.fee_waived += order.fee_waived

@@ -32,5 +32,10 @@ CHART: dict[str, AccountType] = {
         AccountType("payout_transit", 1, False, True, "liability: withdrawals that the bank has not confirmed"),
         AccountType("suspense", 1, False, True, "differences not yet explained; either sign"),
         AccountType("receivable", -1, True, False, "asset: what a merchant owes us"),
+        AccountType("merchant_reserve", 1, True, False, "liability: money of a merchant in reserve or in dispute"),
+        AccountType("equity", 1, False, True, "equity: the platform's own funds"),
+        AccountType("other_income", 1, False, True, "income: overages of the bank that were explained"),
+        AccountType("own_transit", -1, False, True, "asset: own money that has left one bank for another"),
+        AccountType("channel_payable", 1, False, True, "liability: costs that a channel has not collected yet"),
     )
 }

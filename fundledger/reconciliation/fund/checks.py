@@ -52,6 +52,9 @@ GUARDS: Final = frozenset(
         "orders_returned",
         "orders_end_of_refund",
         "orders_receipt_once",
+        "orders_against",
+        "orders_counterparty",
+        "orders_counter_ref_once",
         "orders_parking",
         "orders_parked",
         "orders_parked_voucher",
@@ -149,6 +152,8 @@ SQL_CHECKS: Final = (
     SqlCheck("returns_equal_orders", None, "withdrawal {id}: returned", "{expected}", "{actual}"),
     SqlCheck("channels_equal_changes", None, "channel {subject}", "{expected}", "{actual}"),
     SqlCheck("persons_kept", None, "{identity}", "a row in fund.persons", "none"),
+    SqlCheck("wins_not_exceeded", None, "{kind} {id}", "at most {amount} won back", "{won}"),
+    SqlCheck("own_funds_not_exceeded", None, "own funds in {currency}", "at most {put_in} out", "{taken_out}"),
     SqlCheck("withdrawal_days_equal_orders", None, "withdrawals of {merchant} on {day}", "{expected}", "{actual}"),
 )
 """SQL checks of the fund database. The report combines them in the check `fund_orders_consistent`."""

@@ -5,7 +5,7 @@ order.
 from collections.abc import Iterator
 
 from fundledger.fund.model.ids import Ids
-from fundledger.fund.model.order import FACTS, Order, order_id, voucher_id
+from fundledger.fund.model.order import FACTS, Kind, Order, order_id, voucher_id
 
 
 class OrderIds:
@@ -22,16 +22,20 @@ class OrderIds:
     def differences(self, order: Order) -> Iterator[tuple[str, str]]:
         """Yield `(expected id, actual id)` for each id in an order that is not derived as required."""
         names = order.kind, order.merchant, order.order_no
-        attempt = order.attempt if order.kind in FACTS else 0
+        attempts = [order.attempt if order.kind in FACTS else 0]
+        if order.kind is Kind.DISPUTE:
+            # The end of a dispute has attempts, too, which follow those of its first voucher.
+            attempts = list(range(order.attempt + 1))
         former = order.id == order_id(*names) and self._may_be_former(order)
         id_ = order_id(*names) if self._ids is None else self._ids.order(*names)
         if order.id != id_ and not former:
             yield f"the id of its names, {id_}", str(order.id)
         expected = []
-        if self._ids is not None:
-            expected.append(self._ids.voucher(order.id, attempt=attempt))
-        if former or self._ids is None:
-            expected.append(voucher_id(order.id, attempt=attempt))
+        for attempt in attempts:
+            if self._ids is not None:
+                expected.append(self._ids.voucher(order.id, attempt=attempt))
+            if former or self._ids is None:
+                expected.append(voucher_id(order.id, attempt=attempt))
         if order.voucher_id not in expected:
             yield f"the voucher of its id, {expected[0]}", str(order.voucher_id)
         if order.end_voucher_id is not None and self._ids is not None:

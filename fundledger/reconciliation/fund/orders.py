@@ -8,26 +8,31 @@ from typing import Any, Final
 
 import asyncpg
 
-from fundledger.fund.model.flows import end_entries_of, entries_of
-from fundledger.fund.model.order import Kind, Order, State, has_end
+from fundledger.fund.model.flows import END_VOUCHER_TYPES, end_entries_of, entries_of
+from fundledger.fund.model.order import CHARGING, Kind, Order, State, has_end
 from fundledger.fund.model.person import may_approve
-from fundledger.fund.model.transitions import DUAL_CONTROL, ENDED, POSTED, PROBLEMATIC, UNAPPROVED, first_of, may_become
+from fundledger.fund.model.transitions import (
+    DUAL_CONTROL,
+    ENDED,
+    PROBLEMATIC,
+    UNAPPROVED,
+    first_of,
+    is_posted,
+    may_become,
+)
 from fundledger.reconciliation.fund.ids import OrderIds
 from fundledger.reconciliation.reading import Rows
 from fundledger.reconciliation.report import READABLE, Check, Difference, described
 
 FIELDS: Final = frozenset(Order.__struct_fields__)
+ONCE_ALONE: Final = frozenset({Kind.WRITE_OFF, Kind.BANK_DIFFERENCE, Kind.REVERSAL})
+"""Kinds under dual control of which earlier versions posted orders without an approval."""
 
 
 def order_of(row: asyncpg.Record) -> Order:
     """Return a row as an order. Raises ValueError if the kind or the state of the order is unknown."""
     fields: dict[str, Any] = {name: value for name, value in row.items() if name in FIELDS}
     return Order(**{**fields, "kind": Kind(row["kind"]), "state": State(row["state"])})
-
-
-def is_posted(order: Order) -> bool:
-    """Return whether the voucher of an order is posted, according to the state of the order."""
-    return order.state in POSTED or (order.state is State.STUCK and order.stuck_from != State.POSTING)
 
 
 def named(row: asyncpg.Record) -> str:
@@ -80,7 +85,8 @@ def _against_all(row: asyncpg.Record, history: list[str], ids: OrderIds) -> Diff
 
 
 def _against_itself(order: Order) -> Iterator[tuple[str, str]]:
-    if order.attempt != 0 and not (order.kind is Kind.CHARGEBACK or has_end(order) or order.parking is not None):
+    may_retry = order.kind in CHARGING or has_end(order) or order.parking is not None
+    if order.attempt != 0 and not may_retry:
         yield "one attempt", f"attempt {order.attempt}"
     posted = is_posted(order)
     if (order.posted_at is not None) != posted:
@@ -93,29 +99,31 @@ def _against_itself(order: Order) -> Iterator[tuple[str, str]]:
         )
     if order.state in ENDED and order.ending != order.state:
         yield f"ending {order.state}", f"ending {order.ending}"
-    if order.ending is not None and not (has_end(order) and posted):
-        yield "no ending, the order is not a posted withdrawal or refund", f"ending {order.ending}"
+    has_this_end = (order.kind, order.ending) in END_VOUCHER_TYPES and has_end(order)
+    if order.ending is not None and not (has_this_end and posted):
+        yield "no ending, the order is not posted or has no such end", f"ending {order.ending}"
     if order.kind is Kind.REFUND and posted and order.state is not State.POSTED and not has_end(order):
         yield "posted, the refund of this voucher format has no end", order.state
-    parked = order.parking == "release" or order.state is State.PARKED
+    parked = order.parking == "release" or order.state in (State.PARKED, State.CLEARED)
     if (order.parked_voucher_id is not None) != parked:
         yield f"{'a' if parked else 'no'} voucher that parked it", str(order.parked_voucher_id)
     yield from _against_approval(order)
     try:
         entries_of(order)
-        if has_end(order):
-            end_entries_of(order, "bounced")
+        for kind, ending in END_VOUCHER_TYPES:
+            if kind is order.kind and has_end(order):
+                end_entries_of(order, ending)
     except (AssertionError, TypeError) as error:
         yield "amounts that are valid for its flow", described(error)
 
 
 def _against_approval(order: Order) -> Iterator[tuple[str, str]]:
-    """Compare the approver of an order with its kind, its state and its requester. Before all of DUAL_CONTROL needed an
-    approval, only adjustments did, and their approver could be another person of the same module.
+    """Compare the approver of an order with its kind, its state and its requester. Orders of ONCE_ALONE may be older
+    than their dual control. The approver of an adjustment could be another person of the same module.
     """
     approver, found = order.approved_by, f"approved by {order.approved_by}"
     if approver is None:
-        if order.kind is Kind.ADJUSTMENT and order.state not in UNAPPROVED:
+        if order.kind in DUAL_CONTROL and order.kind not in ONCE_ALONE and order.state not in UNAPPROVED:
             yield "approved by another module or person", found
     elif order.kind not in DUAL_CONTROL or order.state in UNAPPROVED:
         yield "no approval", found

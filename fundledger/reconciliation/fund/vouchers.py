@@ -26,9 +26,9 @@ from fundledger.fund.model.flows import (
     voucher_type,
 )
 from fundledger.fund.model.order import Kind, Order, State, voucher_id
-from fundledger.fund.model.transitions import ENDED, UNAPPROVED, UNRESERVED
+from fundledger.fund.model.transitions import ENDED, UNAPPROVED, UNRESERVED, is_posted
 from fundledger.reconciliation.evidence import Accounts, numbers_in, pairs
-from fundledger.reconciliation.fund.orders import is_posted, named, order_of
+from fundledger.reconciliation.fund.orders import named, order_of
 from fundledger.reconciliation.reading import Names, Rows
 from fundledger.reconciliation.report import READABLE, Check, Fund, Total, described, printable
 
@@ -192,7 +192,7 @@ class _Comparison:
     def _compare(self, step: Step, voucher: Posted) -> None:
         self._count(voucher)
         order = step.order
-        if order.state in UNRESERVED or (order.state is State.PARKED and not step.parks):
+        if order.state in UNRESERVED or (order.state in (State.PARKED, State.CLEARED) and not step.parks):
             self.check.differs(_of(step), f"no voucher, the order is {order.state}", f"voucher {voucher.id}, {voucher}")
         elif order.kind is Kind.REVERSAL:
             if (voucher.type, voucher.reverses) != (REVERSAL, step.of_voucher):
@@ -212,7 +212,7 @@ class _Comparison:
         if step.is_posted:
             moves = sum(entry.amount for entry in step.entries if entry.side == "debit")
             total.amount += order.amount if order.kind is Kind.REVERSAL else moves
-        elif order.state in UNRESERVED - {State.CREATED}:
+        elif order.state in UNRESERVED - {State.CREATED} or order.state is State.CLEARED:
             total.refused += 1
         else:
             total.in_flight += 1

@@ -90,6 +90,59 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str, str | None]] = {
     ),
     "reversal of an unknown order": ("reversals", {**REVERSAL, "of_order_no": "none"}, "order-not-found", None),
     "reversal of a foreign order": ("reversals", {**REVERSAL, "of_order_no": "foreign"}, "order-not-found", None),
+    "top-up in another currency": ("top-ups", {**PAYMENT, "currency": "USD"}, "currency-mismatch", None),
+    "top-up of an unknown merchant": ("top-ups", {**PAYMENT, "merchant": "nobody"}, "merchant-not-found", None),
+    "transfer to nobody": ("transfers", {"to_merchant": "nobody", "amount": 1}, "merchant-not-found", "to_merchant"),
+    "reserve above the balance": ("reserve-holds", {"amount": 1_001}, "insufficient-funds", None),
+    "release of nothing": ("reserve-releases", {"amount": 1}, "insufficient-funds", None),
+    "dispute of a foreign payment": (
+        "disputes",
+        {"payment_order_no": "foreign", "amount": 1},
+        "payment-not-found",
+        None,
+    ),
+    "dispute above the payment": (
+        "disputes",
+        {"payment_order_no": "paid", "amount": 1_001},
+        "chargeback-exceeds-payment",
+        "amount",
+    ),
+    "win of an unknown chargeback": (
+        "dispute-wins",
+        {"chargeback_order_no": "paid", "amount": 1},
+        "order-not-found",
+        "chargeback_order_no",
+    ),
+    "win of a foreign chargeback": (
+        "dispute-wins",
+        {"chargeback_order_no": "foreign", "amount": 1},
+        "order-not-found",
+        "chargeback_order_no",
+    ),
+    "clearing of suspense that is not there": (
+        "suspense-clearings",
+        {"amount": 1 << 52, "currency": "CNY", "direction": "more", "against": "merchant", "reason": "r"},
+        "suspense-exceeded",
+        "amount",
+    ),
+    "clearing for a merchant of another currency": (
+        "suspense-clearings",
+        {"amount": 1, "currency": "USD", "direction": "more", "against": "merchant", "reason": "r"},
+        "currency-mismatch",
+        None,
+    ),
+    "adjustment that closes more than the item": (
+        "adjustments",
+        {**ADJUSTMENT, "amount": 1 << 52, "against": "over"},
+        "suspense-exceeded",
+        "amount",
+    ),
+    "clearing of an order of nobody": (
+        "parked-clearings",
+        {"of_kind": "payment", "of_merchant": "nobody", "of_order_no": "x", "against": "merchant", "reason": "r"},
+        "merchant-not-found",
+        "of_merchant",
+    ),
 }
 
 
@@ -134,6 +187,35 @@ GOOD: Mapping[str, dict[str, Any]] = {
     "channel-costs": PAYMENT,
     "bank-differences": {**PAYMENT, "direction": "more", "reason": "r"},
     "reversals": {**REVERSAL, "of_order_no": "paid"},
+    "own-transfers": {**PAYMENT, "from_channel": "b"},
+    "own-funds": {**PAYMENT, "direction": "in", "reason": "r"},
+    "fee-sweeps": {**PAYMENT, "reason": "r"},
+    "payable-payments": PAYMENT,
+    "suspense-clearings": {
+        "amount": 5,
+        "currency": "CNY",
+        "direction": "more",
+        "against": "income",
+        "reason": "r",
+    },
+    "parked-clearings": {
+        "of_kind": "payment",
+        "of_merchant": "m",
+        "of_order_no": "paid",
+        "against": "income",
+        "reason": "r",
+    },
+    "top-ups": PAYMENT,
+    "transfers": {"to_merchant": "n", "amount": 1},
+    "reserve-holds": {"amount": 1},
+    "reserve-releases": {"amount": 1},
+    "disputes": {"payment_order_no": "paid", "amount": 1},
+    "dispute-wins": {"chargeback_order_no": "c", "amount": 1},
+    "dispute-fees": CHANNEL,
+}
+OF_PLATFORM = {
+    *("channel-costs", "bank-differences", "own-transfers", "own-funds", "fee-sweeps"),
+    *("payable-payments", "suspense-clearings", "parked-clearings"),
 }
 BAD_MEMBERS: list[tuple[str, Any]] = [
     ("order_no", ""),
@@ -164,7 +246,7 @@ BAD_MEMBERS: list[tuple[str, Any]] = [
 @pytest.mark.parametrize("path", GOOD)
 async def test_each_member_of_an_order_is_checked_and_named(fund: FundClient, path: str) -> None:
     good = {"merchant": "m", "order_no": "x", **GOOD[path]}
-    if path in ("channel-costs", "bank-differences"):
+    if path in OF_PLATFORM:
         del good["merchant"]
     for member, value in BAD_MEMBERS:
         if member in good or member in ("unknown", "ticket"):
@@ -216,6 +298,12 @@ BY_ID: dict[str, Ask] = {
     "history": lambda fund, id_: fund.get(f"/v1/withdrawals/{id_}/history"),
     "paid": lambda fund, id_: fund.post(f"/v1/withdrawals/{id_}/paid", {"channel_ref": "x"}),
     "bounced": lambda fund, id_: fund.post(f"/v1/withdrawals/{id_}/bounced", {"reason": "x"}),
+    "own transfer paid": lambda fund, id_: fund.post(f"/v1/own-transfers/{id_}/paid", {"channel_ref": "x"}),
+    "own transfer bounced": lambda fund, id_: fund.post(f"/v1/own-transfers/{id_}/bounced", {"reason": "x"}),
+    "dispute won": lambda fund, id_: fund.post(f"/v1/disputes/{id_}/won", {}),
+    "dispute lost": lambda fund, id_: fund.post(f"/v1/disputes/{id_}/lost", {"channel_ref": "x"}),
+    "approve own funds": lambda fund, id_: fund.post(f"/v1/own-funds/{id_}/approve", {}),
+    "reject a clearing": lambda fund, id_: fund.post(f"/v1/suspense-clearings/{id_}/reject", {"reason": "x"}),
     "approve": lambda fund, id_: fund.post(f"/v1/adjustments/{id_}/approve", {}),
     "reject": lambda fund, id_: fund.post(f"/v1/reversals/{id_}/reject", {"reason": "x"}),
     "approve a change": lambda fund, id_: fund.post(f"/v1/changes/{id_}/approve", {}),

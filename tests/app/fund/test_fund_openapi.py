@@ -104,52 +104,66 @@ async def test_the_examples_in_their_order_are_answered_as_documented(fund: Fund
 
 async def examples_are_answered(fund: FundClient, other: FundClient) -> None:
     ids: dict[str, str] = {}
+    salt = fund.salt
 
     def ours(text: str) -> str:
-        return text.replace("10001", f"e-{fund.salt}").replace('"2026-0', f'"{fund.salt}-0')
+        text = text.replace("10001", f"e-{salt}").replace("10002", f"f-{salt}")
+        return text.replace('"2026-0', f'"{salt}-0')
+
+    def example(path: str) -> dict[str, Any]:
+        content = DOCUMENT["paths"][path]["post"]["requestBody"]["content"]
+        members: dict[str, Any] = json.loads(ours(json.dumps(content["application/json"]["example"])))
+        return members
+
+    async def posted(path: str, **members: Any) -> str:
+        """Post the example of an order with other members, approve it if necessary, and return its id."""
+        answer = await fund.post(path, {**example(path), **members})
+        assert answer.status == 201, (path, members, answer)
+        if answer.json["state"] == "created":
+            assert (await other.post(f"{path}/{answer.json['id']}/approve")).status == 200
+        return str(answer.json["id"])
 
     posts = [(path, op) for method, path, op in operations() if method == "POST"]
-    # The reversal needs a second payment, and the settlement a pending one.
-    before = {
-        "/v1/settlements": [{"order_no": f"{fund.salt}-later", "settle": "later"}],
-        "/v1/reversals": [{"order_no": f"{fund.salt}-0002"}],
+    # Orders without which an example would be refused: the reversal needs a second payment, the settlement a pending one.
+    fee = {"amount": 500, "against": "payable"}
+    before: dict[str, list[tuple[str, dict[str, Any]]]] = {
+        "/v1/settlements": [("/v1/payments", {"order_no": f"{salt}-later", "settle": "later"})],
+        "/v1/reversals": [("/v1/payments", {"order_no": f"{salt}-0002"})],
+        "/v1/fee-sweeps": [("/v1/payments", {"order_no": f"{salt}-big", "amount": 1 << 40})],
+        "/v1/payable-payments": [("/v1/dispute-fees", {"order_no": f"{salt}-payable", **fee})],
+        "/v1/suspense-clearings": [("/v1/bank-differences", {"order_no": f"{salt}-over", "amount": 1 << 20})],
+        "/v1/dispute-wins": [("/v1/chargebacks", {"order_no": f"{salt}-0002"})],
     }
-    refused = {"/v1/recoveries", "/v1/write-offs"}
+    # No merchant owes, and no order is parked.
+    refused = {"/v1/recoveries", "/v1/write-offs", "/v1/parked-clearings"}
     # An order or a change that this test has approved cannot be rejected.
     for path, operation in [(path, operation) for path, operation in posts if not path.endswith("/reject")]:
-        payment = json.loads(
-            ours(
-                json.dumps(
-                    DOCUMENT["paths"]["/v1/payments"]["post"]["requestBody"]["content"]["application/json"]["example"]
-                )
-            )
-        )
         if path == "/v1/payout-returns":
             # Only a withdrawal that is paid can return.
             paid = await fund.post(f"/v1/withdrawals/{ids['withdrawals']}/paid", {"channel_ref": "P-20261123-1"})
             assert paid.status == 200, paid
-        for more in before.get(path, ()):
-            assert (await fund.post("/v1/payments", {**payment, **more})).status == 201
-        body = ours(json.dumps(operation["requestBody"]["content"]["application/json"]["example"]))
+        if path == "/v1/transfers":
+            await fund.shop("f")
+        for of, members in before.get(path, ()):
+            await posted(of, **members)
         url = ours(path.replace("{id}", ids.get(path.split("/")[2], "10001")))
         is_missing = path.startswith(tuple(f"{one}/{{id}}/" for one in refused))
         if is_missing:
             url = path.replace("{id}", str(uuid.uuid4()))
-        if path.endswith("/bounced"):
-            members = {"merchant": f"e-{fund.salt}", "order_no": "b", "amount": 1}
-            of = {"channel": "simulator"} if "withdrawals" in path else {"payment_order_no": f"{fund.salt}-0001"}
-            collection = path.removesuffix("/{id}/bounced")
-            url = f"{collection}/{(await fund.post(collection, {**members, **of})).json['id']}/bounced"
+        collection, _, end = path.partition("/{id}/")
+        if end in ("bounced", "won", "lost") or path == "/v1/own-transfers/{id}/paid":
+            # An order has one end. Own transfers of the examples are approved later.
+            id_ = await posted(collection, order_no=f"{salt}-{end}", amount=1)
+            url = path.replace("{id}", id_)
         asker = other if path.endswith("/approve") else fund
-        answer = await asker.post(url, body=body.encode())
+        answer = await asker.post(url, example(path))
         done = next(status for status in ("201", "200", "202") if status in operation["responses"])
         wanted = "422" if path in refused else "404" if is_missing else done
         assert str(answer.status) == wanted, (path, answer)
         media = answer.headers["Content-Type"].partition(";")[0]
         validator(operation["responses"][wanted]["content"][media]["schema"]).validate(answer.json)
-        shown = answer.json.get("order", answer.json)
-        if "id" in shown:
-            ids["changes" if path == "/v1/channels" else path.split("/")[2]] = shown["id"]
+        if "id" in answer.json and not end:
+            ids["changes" if path == "/v1/channels" else path.split("/")[2]] = answer.json["id"]
     for method, path, operation in operations():
         if path.startswith(tuple(f"{one}/" for one in refused)) and "{id}" in path:
             # The examples make no order of this kind.

@@ -105,7 +105,7 @@ class FeeTierShown(msgspec.Struct):
 class FeeRule(msgspec.Struct):
     version: Annotated[int, about(minimum=1)]
     merchant: Annotated[str | None, about("null: all merchants")]
-    product: Annotated[str, about(enum=["payment", "withdrawal"])]
+    product: Annotated[str, about(enum=["payment", "withdrawal", "top_up"])]
     channel: Annotated[str | None, about("null: all channels")]
     basis_points: BasisPoints
     fixed: Part
@@ -131,7 +131,13 @@ class Merchant(msgspec.Struct):
     fees: Annotated[list[FeeRule], about("all rules that may apply, including those for all merchants")]
     accounts: Annotated[list[str], about("account ids in the account service: available, pending, receivable")]
     created_at: Instant
-    balances: Annotated[dict[str, Balance], about("by account id; omitted in lists")] | UnsetType = UNSET
+    balances: (
+        Annotated[
+            dict[str, Balance],
+            about("by account id, also of the accounts `reserve` and `disputed` if they exist; omitted in lists"),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class Merchants(msgspec.Struct):

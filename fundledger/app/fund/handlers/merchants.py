@@ -99,8 +99,10 @@ async def _found(service: FundService, call: Call) -> Merchant:
 
 
 async def _shown(service: FundService, merchant: Merchant, status: int) -> Reply:
+    # The last two accounts exist only if an order needed them.
+    further = accounts.reserve(merchant.id), accounts.disputed(merchant.id)
     try:
-        balances = await service.gateway.balances([name.id for name in accounts.of_merchant(merchant.id)])
+        balances = await service.gateway.balances([*(name.id for name in accounts.of_merchant(merchant.id)), *further])
     except Unverified as found:
         return unverified(str(found))
     except GatewayFault as fault:

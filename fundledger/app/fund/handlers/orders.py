@@ -29,7 +29,8 @@ from fundledger.fund.model.answer import Answer, OrderFault, Taken
 from fundledger.fund.model.flows import RULES
 from fundledger.fund.model.order import PLATFORM, Kind, State
 from fundledger.fund.model.person import Role
-from fundledger.fund.model.requests import BATCH_MAX, REQUESTS, Payment, Request
+from fundledger.fund.model.request_types import REQUESTS
+from fundledger.fund.model.requests import BATCH_MAX, Payment, Request
 from fundledger.fund.store.orders import history as read_history
 from fundledger.fund.store.orders import list_orders, read_orders
 from fundledger.ratelimit.classes import ApiClass

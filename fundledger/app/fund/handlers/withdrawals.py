@@ -1,4 +1,4 @@
-"""HTTP handlers of the fund service for steps of existing orders: end a withdrawal or a refund, retry.
+"""HTTP handlers of the fund service for steps of existing orders: end an order, retry.
 
 `routes/orders.py` declares the routes that call them.
 """
@@ -6,7 +6,7 @@
 from collections.abc import Awaitable, Callable
 
 from fundledger.app.fund.handlers.orders import Handler, to_reply
-from fundledger.app.fund.requests.bodies import BouncedBody, PaidBody, RetryBody
+from fundledger.app.fund.requests.bodies import BouncedBody, EmptyBody, LostBody, PaidBody, RetryBody
 from fundledger.app.fund.requests.charged_account import charged_account
 from fundledger.app.fund.requests.lookup import find, no_order, uuid_of
 from fundledger.app.fund.service import FundService
@@ -20,31 +20,49 @@ from fundledger.fund.model.refusal import Code, Refusal
 
 _decode_paid = decoder(PaidBody, quotes_of_flat)
 _decode_bounced = decoder(BouncedBody, quotes_of_flat)
+_decode_won = decoder(EmptyBody, quotes_of_flat)
+_decode_lost = decoder(LostBody, quotes_of_flat)
 _decode_retry = decoder(RetryBody, quotes_of_flat)
 
 
-def paying(kind: Kind) -> Handler:
-    """Return the handler of `POST /v1/{kind}/{id}/paid`: record that the channel paid the order out. Idempotent."""
+def paid(kind: Kind) -> Handler:
+    """Return the handler of `POST /v1/{kind}/{id}/paid`: record that the money has arrived. Idempotent."""
 
-    async def paid(service: FundService, call: Call) -> Reply:
+    async def end(service: FundService, call: Call) -> Reply:
         ref = _decode_paid(call.body).channel_ref
         return await done(
             service, call, kind, lambda order: service.batcher.end(order.id, "paid", ref, None, call.module)
         )
 
-    return paid
+    return end
 
 
-def bouncing(kind: Kind) -> Handler:
-    """Return the handler of `POST /v1/{kind}/{id}/bounced`: return a bounced order to the merchant. Idempotent."""
+def bounced(kind: Kind) -> Handler:
+    """Return the handler of `POST /v1/{kind}/{id}/bounced`: record that the money has come back. Idempotent."""
 
-    async def bounced(service: FundService, call: Call) -> Reply:
+    async def end(service: FundService, call: Call) -> Reply:
         reason = _decode_bounced(call.body).reason
         return await done(
             service, call, kind, lambda order: service.batcher.end(order.id, "bounced", None, reason, call.module)
         )
 
-    return bounced
+    return end
+
+
+async def won(service: FundService, call: Call) -> Reply:
+    """Handle `POST /v1/disputes/{id}/won`: return the amount of an open dispute to the merchant. Idempotent."""
+    _decode_won(call.body)
+    return await done(
+        service, call, Kind.DISPUTE, lambda order: service.batcher.end(order.id, "won", None, None, call.module)
+    )
+
+
+async def lost(service: FundService, call: Call) -> Reply:
+    """Handle `POST /v1/disputes/{id}/lost`: record that the bank has taken the amount of a dispute. Idempotent."""
+    ref = _decode_lost(call.body).channel_ref
+    return await done(
+        service, call, Kind.DISPUTE, lambda order: service.batcher.end(order.id, "lost", ref, None, call.module)
+    )
 
 
 def retrying(kind: Kind) -> Handler:

@@ -25,6 +25,12 @@ class BouncedBody(msgspec.Struct, forbid_unknown_fields=True):
     reason: Reason
 
 
+class LostBody(msgspec.Struct, forbid_unknown_fields=True):
+    """A lost dispute. `channel_ref`: the reference under which the channel has taken the money."""
+
+    channel_ref: ChannelRef | None = None
+
+
 class ApproveBody(msgspec.Struct, forbid_unknown_fields=True):
     """Approval of an order. `person` is a note: the token of the request identifies the approver."""
 
@@ -57,7 +63,7 @@ class FeeRuleBody(Fee, kw_only=True, forbid_unknown_fields=True, omit_defaults=T
     The rule applies from `effective_at`. Without `effective_at`, it applies as soon as all workers have loaded it.
     """
 
-    product: Literal["payment", "withdrawal"]
+    product: Literal["payment", "withdrawal", "top_up"]
     channel: ChannelName | None = None
     effective_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
 

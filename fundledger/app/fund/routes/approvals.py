@@ -6,7 +6,7 @@ from typing import Final
 from fundledger.app.fund.answers import structs as answers
 from fundledger.app.fund.handlers import approvals
 from fundledger.app.fund.requests.bodies import ApprovalsBody, ApproveBody, RejectBody
-from fundledger.app.fund.routes.kinds import KINDS
+from fundledger.app.fund.routes.kinds import KINDS, one_of
 from fundledger.app.fund.routes.orders import FUNDS, ID, taken
 from fundledger.app.fund.service import FundService
 from fundledger.app.http.openapi.types import no_such, shown
@@ -20,7 +20,17 @@ from fundledger.ratelimit.classes import ApiClass
 _TAG: Final = "Approvals"
 _APPROVED: Final = (Code.APPROVAL_NEEDS_ANOTHER, Code.ORDER_REJECTED, Code.ORDER_EXPIRED)
 _RESERVED: Final[dict[Kind, tuple[str, ...]]] = {
-    Kind.REVERSAL: (Code.ORDER_NOT_REVERSIBLE, Code.ORDER_ALREADY_REVERSED, "voucher-already-reversed")
+    Kind.REVERSAL: (
+        *(Code.ORDER_NOT_REVERSIBLE, Code.ORDER_ALREADY_REVERSED, "voucher-already-reversed"),
+        *(Code.OWN_FUNDS_EXCEEDED, Code.PAYABLE_EXCEEDED, Code.SUSPENSE_EXCEEDED),
+    ),
+    Kind.ADJUSTMENT: (Code.SUSPENSE_EXCEEDED,),
+    Kind.OWN_TRANSFER: (Code.CHANNEL_UNDERFUNDED, Code.RECEIPT_ALREADY_BOOKED),
+    Kind.OWN_FUNDS: (Code.OWN_FUNDS_EXCEEDED, Code.CHANNEL_UNDERFUNDED, Code.RECEIPT_ALREADY_BOOKED),
+    Kind.FEE_SWEEP: (Code.SWEEP_EXCEEDS_INCOME, Code.CHANNEL_UNDERFUNDED, Code.RECEIPT_ALREADY_BOOKED),
+    Kind.PAYABLE_PAYMENT: (Code.PAYABLE_EXCEEDED, Code.CHANNEL_UNDERFUNDED, Code.RECEIPT_ALREADY_BOOKED),
+    Kind.SUSPENSE_CLEARING: (Code.SUSPENSE_EXCEEDED, Code.CHANNEL_UNDERFUNDED),
+    Kind.PARKED_CLEARING: (Code.ORDER_NOT_PARKED, Code.CHANNEL_UNDERFUNDED),
 }
 """Refusals of the reservation that an approval makes."""
 _REJECTED: Final = (Code.ORDER_APPROVED, Code.ORDER_EXPIRED)
@@ -28,7 +38,6 @@ _REJECTED: Final = (Code.ORDER_APPROVED, Code.ORDER_EXPIRED)
 
 def _of(kind: Kind) -> Iterator[Route[FundService]]:
     template, words = f"/v1/{KINDS[kind].collection}/{{id}}", kind.value.replace("_", " ")
-    article = "an" if words[0] in "aeiou" else "a"
     yield Route(
         "POST",
         f"{template}/approve",
@@ -36,7 +45,7 @@ def _of(kind: Kind) -> Iterator[Route[FundService]]:
         ApiClass.ADMIN,
         f"approve_{kind.value}",
         _TAG,
-        f"Approve {article} {words}",
+        f"Approve {one_of(kind)}",
         "The caller must be a different module or person than the requester. The order is then posted.",
         {**taken((*_APPROVED, *_RESERVED.get(kind, ()), *FUNDS)), 404: no_such(words)},
         (ID,),
@@ -51,7 +60,7 @@ def _of(kind: Kind) -> Iterator[Route[FundService]]:
         ApiClass.ADMIN,
         f"reject_{kind.value}",
         _TAG,
-        f"Reject {article} {words}",
+        f"Reject {one_of(kind)}",
         f"The order becomes `rejected`, and no money moves. Without a decision it expires after {APPROVE_WITHIN.days} "
         "days.",
         {**taken(_REJECTED), 404: no_such(words)},

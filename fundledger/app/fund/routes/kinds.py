@@ -24,6 +24,8 @@ MERCHANT: Final = "10001"
 """Id of the merchant in the examples."""
 _NAMED: Final = {"merchant": MERCHANT, "order_no": "2026-0001"}
 _PAYMENT: Final = (Code.PAYMENT_NOT_FOUND, Code.PAYMENT_NOT_POSTED, Code.ORDER_ALREADY_REVERSED)
+_OWN: Final = (Code.CHANNEL_UNDERFUNDED, Code.RECEIPT_ALREADY_BOOKED)
+_OWN_EXAMPLE: Final = {"order_no": "2026-0001", "channel": "simulator", "amount": 500, "currency": "CNY"}
 KINDS: Final[dict[Kind, KindApi]] = {
     Kind.PAYMENT: KindApi(
         "payments",
@@ -93,6 +95,7 @@ KINDS: Final[dict[Kind, KindApi]] = {
         ApiClass.ADMIN,
         "Request an adjustment of a merchant's balance",
         {**_NAMED, "amount": 100, "direction": "credit", "reason": "slip 17", "person": "an.li"},
+        (Code.SUSPENSE_EXCEEDED,),
     ),
     Kind.CHANNEL_COST: KindApi(
         "channel-costs",
@@ -125,4 +128,118 @@ KINDS: Final[dict[Kind, KindApi]] = {
             "voucher-already-reversed",
         ),
     ),
+    Kind.OWN_TRANSFER: KindApi(
+        "own-transfers",
+        ApiClass.ADMIN,
+        "Request a transfer between two bank accounts of the platform",
+        {"order_no": "2026-0001", "from_channel": "simulator", "channel": "bank", "amount": 500, "currency": "CNY"},
+        (Code.CHANNEL_CLOSED, *_OWN),
+    ),
+    Kind.OWN_FUNDS: KindApi(
+        "own-funds",
+        ApiClass.ADMIN,
+        "Request to post own funds of the platform",
+        {**_OWN_EXAMPLE, "direction": "in", "reason": "capital for bank fees"},
+        (Code.OWN_FUNDS_EXCEEDED, *_OWN),
+    ),
+    Kind.FEE_SWEEP: KindApi(
+        "fee-sweeps",
+        ApiClass.ADMIN,
+        "Request to take income out of a bank account",
+        {**_OWN_EXAMPLE, "reason": "fees of November"},
+        (Code.SWEEP_EXCEEDS_INCOME, *_OWN),
+    ),
+    Kind.PAYABLE_PAYMENT: KindApi(
+        "payable-payments",
+        ApiClass.ADMIN,
+        "Request to pay what the platform owes a channel",
+        _OWN_EXAMPLE,
+        (Code.PAYABLE_EXCEEDED, *_OWN),
+    ),
+    Kind.SUSPENSE_CLEARING: KindApi(
+        "suspense-clearings",
+        ApiClass.ADMIN,
+        "Request to clear an explained difference",
+        {
+            "order_no": "2026-0001",
+            "amount": 7,
+            "currency": "CNY",
+            "direction": "more",
+            "against": "income",
+            "reason": "no owner within a year",
+        },
+        (Code.CURRENCY_MISMATCH, Code.SUSPENSE_EXCEEDED, Code.CHANNEL_UNDERFUNDED),
+    ),
+    Kind.PARKED_CLEARING: KindApi(
+        "parked-clearings",
+        ApiClass.ADMIN,
+        "Request to clear a parked order",
+        {
+            "order_no": "2026-0001",
+            "of_kind": "payment",
+            "of_merchant": MERCHANT,
+            "of_order_no": "2026-0002",
+            "against": "bank",
+            "reason": "the shop is closed",
+        },
+        (Code.CURRENCY_MISMATCH, Code.ORDER_NOT_FOUND, Code.ORDER_NOT_PARKED, Code.CHANNEL_UNDERFUNDED),
+    ),
+    Kind.TOP_UP: KindApi(
+        "top-ups",
+        ApiClass.PAYMENT,
+        "Post a top-up that its channel has confirmed",
+        {**_NAMED, "amount": 10000, "currency": "CNY", "channel": "simulator"},
+        (Code.CURRENCY_MISMATCH, Code.CHANNEL_REF_MISSING, Code.RECEIPT_ALREADY_BOOKED),
+    ),
+    Kind.TRANSFER: KindApi(
+        "transfers",
+        ApiClass.PAYMENT,
+        "Transfer an amount to another merchant",
+        {**_NAMED, "to_merchant": "10002", "amount": 500},
+        (Code.CURRENCY_MISMATCH, Code.DEBT_EXCEEDED, Code.DEBT_IN_PROGRESS),
+    ),
+    Kind.RESERVE_HOLD: KindApi(
+        "reserve-holds",
+        ApiClass.PAYMENT,
+        "Hold a part of a merchant's balance in reserve",
+        {**_NAMED, "amount": 500, "reason": "5 % of November"},
+    ),
+    Kind.RESERVE_RELEASE: KindApi(
+        "reserve-releases",
+        ApiClass.PAYMENT,
+        "Release a part of a merchant's reserve",
+        {**_NAMED, "amount": 500, "reason": "5 % of May"},
+    ),
+    Kind.DISPUTE: KindApi(
+        "disputes",
+        ApiClass.CONFIRM,
+        "Open a dispute of a payment",
+        {**_NAMED, "payment_order_no": "2026-0001", "amount": 1000, "reason": "goods not received"},
+        (*_PAYMENT, Code.CHARGEBACK_EXCEEDS_PAYMENT),
+    ),
+    Kind.DISPUTE_WON: KindApi(
+        "dispute-wins",
+        ApiClass.CONFIRM,
+        "Post the returned amount of a chargeback",
+        {**_NAMED, "chargeback_order_no": "2026-0002", "amount": 1000},
+        (
+            *(Code.ORDER_NOT_FOUND, Code.CHARGEBACK_NOT_POSTED, Code.WIN_EXCEEDS_CHARGEBACK),
+            Code.RECEIPT_ALREADY_BOOKED,
+        ),
+    ),
+    Kind.DISPUTE_FEE: KindApi(
+        "dispute-fees",
+        ApiClass.CONFIRM,
+        "Charge a merchant the fee of a dispute",
+        {**_NAMED, "amount": 150, "channel": "simulator"},
+        (Code.RECEIPT_ALREADY_BOOKED,),
+    ),
 }
+
+
+def one_of(kind: Kind, adjective: str = "") -> str:
+    """Return the words for one order of a kind, with their article."""
+    words = f"{adjective} {kind.value.replace('_', ' ')}".strip()
+    if kind is Kind.OWN_FUNDS:
+        return words
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"

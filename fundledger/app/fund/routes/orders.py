@@ -9,8 +9,8 @@ from typing import Annotated, Final
 
 from fundledger.app.fund.answers import structs as answers
 from fundledger.app.fund.handlers import orders, withdrawals
-from fundledger.app.fund.requests.bodies import BouncedBody, PaidBody, PaymentsBody, RetryBody
-from fundledger.app.fund.routes.kinds import KINDS, MERCHANT
+from fundledger.app.fund.requests.bodies import BouncedBody, EmptyBody, LostBody, PaidBody, PaymentsBody, RetryBody
+from fundledger.app.fund.routes.kinds import KINDS, MERCHANT, one_of
 from fundledger.app.fund.service import FundService
 from fundledger.app.http.openapi.types import CURRENCY_UNKNOWN, Answer, Parameter, count, no_such, path, query, shown
 from fundledger.app.http.problems import PROBLEM_TYPE
@@ -21,8 +21,9 @@ from fundledger.fund.model.order import PLATFORM, Kind
 from fundledger.fund.model.order_json import Order, StateName
 from fundledger.fund.model.person import Role
 from fundledger.fund.model.refusal import Code
-from fundledger.fund.model.requests import REQUESTS, MerchantId, OrderNo
-from fundledger.fund.model.transitions import ENDING
+from fundledger.fund.model.request_types import REQUESTS
+from fundledger.fund.model.requests import MerchantId, OrderNo
+from fundledger.fund.model.transitions import SENDING
 from fundledger.json_values import Uuid, about
 from fundledger.ratelimit.classes import ApiClass
 
@@ -33,6 +34,7 @@ _ENDING: Final = {
     Kind.WITHDRAWAL: (Code.WITHDRAWAL_NOT_POSTED, Code.WITHDRAWAL_PAID, Code.WITHDRAWAL_BOUNCED),
     Kind.REFUND: (Code.REFUND_NOT_POSTED, Code.REFUND_PAID, Code.REFUND_BOUNCED),
 }
+_ENDED: Final = (Code.ORDER_NOT_POSTED, Code.ORDER_ENDED, Code.RECEIPT_ALREADY_BOOKED)
 
 
 def page(default: int, most: int, items: str) -> tuple[Parameter, Parameter]:
@@ -103,7 +105,7 @@ def _of(kind: Kind) -> Iterator[Route[FundService]]:
         ApiClass.LIST,
         f"list_{collection}",
         _TAG,
-        f"Find a {words} or list a merchant's orders of this kind",
+        f"Find {one_of(kind)} or list a merchant's orders of this kind",
         "With `order_no`, returns the order with this number. Otherwise returns a page, oldest first.",
         {200: shown((Order, answers.Orders), "The order with `order_no`, or a page of orders."), **not_found},
         (
@@ -122,7 +124,7 @@ def _of(kind: Kind) -> Iterator[Route[FundService]]:
         ApiClass.QUERY,
         f"get_{name}",
         _TAG,
-        f"Read a {words}",
+        f"Read {one_of(kind)}",
         "Returns the current state of the order.",
         {200: shown(Order, "The order."), **not_found},
         (ID,),
@@ -134,7 +136,7 @@ def _of(kind: Kind) -> Iterator[Route[FundService]]:
         ApiClass.QUERY,
         f"get_history_of_{name}",
         _TAG,
-        f"Read the history of a {words}",
+        f"Read the history of {one_of(kind)}",
         "Returns every state that the order entered, oldest first.",
         {200: shown(answers.History, "The states."), **not_found},
         (ID,),
@@ -146,7 +148,7 @@ def _of(kind: Kind) -> Iterator[Route[FundService]]:
         ApiClass.ADMIN,
         f"retry_{name}",
         _TAG,
-        f"Retry a stuck {words}",
+        f"Retry {one_of(kind, 'stuck')}",
         "Send this after the cause in `problem` was removed. The order returns to its state before `stuck`, and its "
         "next step is repeated. An order that is not stuck is returned unchanged.",
         {**taken(FUNDS), **not_found},
@@ -163,7 +165,7 @@ def _ends_of(kind: Kind) -> Iterator[Route[FundService]]:
     yield Route(
         "POST",
         f"{template}/paid",
-        withdrawals.paying(kind),
+        withdrawals.paid(kind),
         ApiClass.CONFIRM,
         f"{kind.value}_paid",
         _TAG,
@@ -178,7 +180,7 @@ def _ends_of(kind: Kind) -> Iterator[Route[FundService]]:
     yield Route(
         "POST",
         f"{template}/bounced",
-        withdrawals.bouncing(kind),
+        withdrawals.bounced(kind),
         ApiClass.CONFIRM,
         f"{kind.value}_bounced",
         _TAG,
@@ -209,5 +211,65 @@ ROUTES: Final[list[Route[FundService]]] = [
         body_bytes_max=BATCH_BODY_BYTES_MAX,
         enters=True,
     ),
-    *[route for kind in ENDING for route in _ends_of(kind)],
+    *[route for kind in SENDING for route in _ends_of(kind)],
+    Route(
+        "POST",
+        "/v1/own-transfers/{id}/paid",
+        withdrawals.paid(Kind.OWN_TRANSFER),
+        ApiClass.CONFIRM,
+        "own_transfer_paid",
+        _TAG,
+        "Mark an own transfer as paid",
+        "Records that the money has arrived at the channel `channel`, under the reference of that channel. Idempotent.",
+        {**taken(_ENDED), 404: no_such("own transfer")},
+        (ID,),
+        (PaidBody, {"channel_ref": "R-20261123-1"}),
+        enters=True,
+        role=Role.OPERATOR,
+    ),
+    Route(
+        "POST",
+        "/v1/own-transfers/{id}/bounced",
+        withdrawals.bounced(Kind.OWN_TRANSFER),
+        ApiClass.CONFIRM,
+        "own_transfer_bounced",
+        _TAG,
+        "Mark an own transfer as bounced",
+        "Records that the money has come back to the channel that it left. Idempotent.",
+        {**taken(_ENDED), 404: no_such("own transfer")},
+        (ID,),
+        (BouncedBody, {"reason": "account closed"}),
+        enters=True,
+        role=Role.OPERATOR,
+    ),
+    Route(
+        "POST",
+        "/v1/disputes/{id}/won",
+        withdrawals.won,
+        ApiClass.CONFIRM,
+        "won_dispute",
+        _TAG,
+        "Mark a dispute as won",
+        "Returns the amount of an open dispute to the merchant. Idempotent.",
+        {**taken(_ENDED), 404: no_such("dispute")},
+        (ID,),
+        (EmptyBody, {}),
+        enters=True,
+        role=Role.OPERATOR,
+    ),
+    Route(
+        "POST",
+        "/v1/disputes/{id}/lost",
+        withdrawals.lost,
+        ApiClass.CONFIRM,
+        "lost_dispute",
+        _TAG,
+        "Mark a dispute as lost",
+        "Records that the payer's bank has taken the amount. The dispute is the chargeback of its payment. Idempotent.",
+        {**taken(_ENDED), 404: no_such("dispute")},
+        (ID,),
+        (LostBody, {"channel_ref": "C-20261123-1"}),
+        enters=True,
+        role=Role.OPERATOR,
+    ),
 ]

@@ -1,4 +1,4 @@
--- Payments that are settled later, refunded or charged back, and have no row in fund.payments. Rows: the first 100;
+-- Payments that are settled later, refunded, charged back or disputed, and have no row in fund.payments. Rows: the first 100;
 -- `total` is the number of all. Locks: none.
 SELECT x.id, min(x.why) AS why, count(*) OVER () AS total
 FROM (
@@ -6,7 +6,7 @@ FROM (
     WHERE o.kind = 'payment' AND o.settle = 'later' AND o.state = 'posted'
     UNION ALL
     SELECT o.of_order, 'it has a ' || o.kind FROM fund.orders o
-    WHERE o.kind IN ('refund', 'chargeback') AND o.state <> 'refused'
+    WHERE o.kind IN ('refund', 'chargeback', 'dispute') AND o.state <> 'refused'
     UNION ALL
     SELECT s.payment, 'it is settled' FROM fund.settled_payments s
     JOIN fund.orders o ON o.id = s.settlement AND o.state <> 'refused'

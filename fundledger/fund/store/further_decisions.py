@@ -1,0 +1,101 @@
+"""Store of the fund service: decisions of reservations for transfers, won disputes and cleared orders. Pure, as
+`decisions.py`, which has the other decisions.
+"""
+
+from fundledger.fund.model.answer import OrderFault
+from fundledger.fund.model.drafts import Draft, payment_of
+from fundledger.fund.model.order import Kind, Order, State
+from fundledger.fund.model.refusal import Code, Refusal
+from fundledger.fund.model.requests import AMOUNT_MAX
+from fundledger.fund.store.decisions import Changes, Locked, set_off
+from fundledger.fund.store.mac_layouts import Progress
+
+
+def transfer(order: Order, locked: Locked) -> Refusal | OrderFault | None:
+    """Reserve the set-offs of a transfer. As in a withdrawal, the merchant also repays its whole debt. The receiving
+    merchant repays its debt as far as the amount reaches.
+    """
+    assert order.counterparty is not None
+    if order.merchant in locked.unverified_debts:
+        return OrderFault(locked.unverified_debts[order.merchant], tampered=True)
+    if order.merchant in locked.undecided:
+        detail = f"an order that may change the debt of merchant {order.merchant} is in progress"
+        return Refusal(Code.DEBT_IN_PROGRESS, detail)
+    owed = locked.debts.get(order.merchant, 0)
+    if order.amount + owed > AMOUNT_MAX:
+        return Refusal(Code.DEBT_EXCEEDED, f"amount and the debt of {owed} exceed {AMOUNT_MAX}", "amount")
+    order.set_off = owed
+    if owed:
+        locked.debts[order.merchant] = 0
+    owed = locked.debts.get(order.counterparty, 0)
+    order.counter_set_off = min(order.amount, owed)
+    if order.counter_set_off:
+        locked.debts[order.counterparty] = owed - order.counter_set_off
+    return None
+
+
+def win(draft: Draft, locked: Locked, changes: Changes) -> Refusal | OrderFault | None:
+    """Reserve a won dispute from the amount of its chargeback, which the payer's bank returned. The payment can be
+    refunded or charged back again. Copy the channel and currency of the chargeback into the order.
+    """
+    order = draft.order
+    number = getattr(draft.request, "chargeback_order_no", "")
+    original = locked.originals.get(payment_of(draft))
+    if original is None:
+        detail = f"merchant {order.merchant} has no {order.of_kind} {number}"
+        return Refusal(Code.ORDER_NOT_FOUND, detail, "chargeback_order_no")
+    ended = (State.LOST,) if original.kind is Kind.DISPUTE else (State.POSTED, State.PARKED)
+    if original.state not in ended:
+        detail = f"{original.kind} {number} is {original.state}"
+        return Refusal(Code.CHARGEBACK_NOT_POSTED, detail, "chargeback_order_no")
+    won = locked.won.get(original.id, 0)
+    if won + order.amount > original.amount:
+        detail = f"{original.amount - won} of the {original.amount} can come back"
+        return Refusal(Code.WIN_EXCEEDS_CHARGEBACK, detail, "amount")
+    payment = None if original.of_order is None else locked.payments.get(original.of_order)
+    if payment is None:
+        detail = f"the fund.payments row of payment {original.of_order} does not match its MAC, or is missing"
+        return OrderFault(detail, tampered=True)
+    order.channel, order.currency = original.channel, original.currency
+    # The part that was taken from the settled amount comes back first.
+    settled = original.amount - original.from_pending
+    order.from_pending = max(0, won + order.amount - settled) - max(0, won - settled)
+    give(payment, order)
+    changes.payments[payment.order_id] = payment
+    locked.won[original.id] = won + order.amount
+    set_off(order, order.amount, locked)
+    return None
+
+
+def give(payment: Progress, order: Order) -> None:
+    """Return the amount of a won dispute to its payment. The part that was taken from the pending amount counts as
+    settled, because it is credited to the available balance.
+    """
+    payment.charged_back -= order.amount
+    payment.charged_back_unsettled -= order.from_pending
+    payment.settled += order.from_pending
+
+
+def clear(draft: Draft, locked: Locked, changes: Changes) -> Refusal | None:
+    """Reserve a parked order for its clearing: it can be neither released nor cleared again. Copy its amount, channel
+    and currency into the order.
+    """
+    order = draft.order
+    parked = locked.originals.get(payment_of(draft))
+    if parked is None:
+        return Refusal(Code.ORDER_NOT_FOUND, "the order to clear does not exist", "of_order_no")
+    if parked.state is not State.PARKED:
+        return Refusal(Code.ORDER_NOT_PARKED, f"the order is {parked.state}", "of_order_no")
+    if parked.reversed_by is not None:
+        return Refusal(Code.ORDER_NOT_PARKED, f"the order is being cleared by {parked.reversed_by}", "of_order_no")
+    if order.currency != parked.currency:
+        return Refusal(Code.CURRENCY_MISMATCH, f"the currency of the order is {parked.currency}", "merchant")
+    order.amount, order.channel = parked.amount, parked.channel
+    if order.state is State.CREATED:
+        # The approval reserves.
+        return None
+    if order.direction == "in" and order.against == "merchant":
+        set_off(order, order.amount, locked)
+    parked.reversed_by = order.id
+    changes.reversed.append(parked)
+    return None
