@@ -8,7 +8,16 @@ from uuid import UUID
 from fundledger.client.fund_orders import FundOrders, order_of
 from fundledger.client.fund_types import PATHS, Order
 
-Parked = Literal["payment", "payout_return", "chargeback", "top_up", "dispute_won", "dispute_fee"]
+Parked = Literal[
+    "payment",
+    "payout_return",
+    "chargeback",
+    "top_up",
+    "dispute_won",
+    "dispute_fee",
+    "split_payment",
+    "split_chargeback",
+]
 
 
 class FundMoney(FundOrders):
@@ -81,17 +90,35 @@ class FundMoney(FundOrders):
         channel: str,
         amount: int,
         currency: str,
+        against: Literal["channel", "tax"] = "channel",
+        invoice_order_no: str | None = None,
         channel_ref: str | None = None,
         reason: str | None = None,
         ticket: str | None = None,
     ) -> Order:
-        """Request to pay what the platform owes a channel. Raises Refused with `payable-exceeded` or
-        `channel-underfunded`.
+        """Request to pay what the platform owes a channel, or the tax authority (`tax`), in whole or in part, from the
+        bank account of `channel`. `invoice_order_no`: the invoice of the channel that is paid. Raises Refused with
+        `payable-exceeded`, `invoice-exceeded` or `channel-underfunded`.
         """
         members = {"channel": channel, "amount": amount, "currency": currency, "reason": reason}
-        return await self._order(
-            "payable_payment", order_no=order_no, channel_ref=channel_ref, ticket=ticket, **members
-        )
+        paid = {"against": against, "invoice_order_no": invoice_order_no, "channel_ref": channel_ref}
+        return await self._order("payable_payment", order_no=order_no, **members, **paid, ticket=ticket)
+
+    async def channel_invoice(
+        self,
+        order_no: str,
+        channel: str,
+        amount: int,
+        currency: str,
+        invoice_no: str,
+        period: str,
+        ticket: str | None = None,
+    ) -> Order:
+        """Post an invoice of a channel for its fees of a month. `period`: the month, YYYY-MM. Raises Refused with
+        `receipt-already-booked` if another order has the number of the invoice.
+        """
+        members = {"channel": channel, "amount": amount, "currency": currency, "ticket": ticket}
+        return await self._order("channel_invoice", order_no=order_no, invoice_no=invoice_no, period=period, **members)
 
     async def clear_suspense(
         self,
@@ -116,15 +143,15 @@ class FundMoney(FundOrders):
         self,
         order_no: str,
         of_kind: Parked,
-        of_merchant: str,
+        of_merchant: str | None,
         of_order_no: str,
         against: Literal["merchant", "income", "bank", "loss"],
         reason: str,
         merchant: str | None = None,
         ticket: str | None = None,
     ) -> Order:
-        """Request to move the money of a parked order elsewhere. The parked order becomes `cleared`. Raises Refused
-        with `order-not-parked`.
+        """Request to move the money of a parked order elsewhere. The parked order becomes `cleared`. `of_merchant`: the
+        merchant of the parked order, None for the platform. Raises Refused with `order-not-parked`.
         """
         members = {"of_kind": of_kind, "of_merchant": of_merchant, "of_order_no": of_order_no, "against": against}
         more = {"merchant": merchant, "reason": reason, "ticket": ticket}

@@ -25,6 +25,9 @@ Reversible = Literal[
     "payable_payment",
     "suspense_clearing",
     "parked_clearing",
+    "split_payment",
+    "split_chargeback",
+    "channel_invoice",
 ]
 """The kinds of orders that have a reversal. The other kinds have another way back."""
 _encode = msgspec.json.Encoder().encode

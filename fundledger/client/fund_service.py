@@ -17,6 +17,7 @@ from fundledger.client.fund_money import FundMoney
 from fundledger.client.fund_orders import Reversible
 from fundledger.client.fund_orders import order_of as _order_of
 from fundledger.client.fund_registry import FundRegistry
+from fundledger.client.fund_splits import FundSplits
 from fundledger.client.fund_types import (
     PATHS,
     ApprovalResult,
@@ -62,7 +63,7 @@ _report = decoder(dict[str, Any])
 _anything = decoder(msgspec.Raw)
 
 
-class FundService(FundLists, FundRegistry, FundMoney, FundWebhooks):
+class FundService(FundLists, FundRegistry, FundMoney, FundSplits, FundWebhooks):
     """Client of the fund service. Open it with `async with FundService(base_url, token) as fund`.
 
     Kind, merchant and `order_no` identify an order permanently: a repeated request returns the current order, with

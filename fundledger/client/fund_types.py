@@ -40,6 +40,10 @@ Kind = Literal[
     "dispute_won",
     "dispute_fee",
     "dispute",
+    "split_payment",
+    "split_refund",
+    "split_chargeback",
+    "channel_invoice",
 ]
 PATHS: Final[dict[Kind, str]] = {
     "payment": "/v1/payments",
@@ -67,24 +71,32 @@ PATHS: Final[dict[Kind, str]] = {
     "dispute_won": "/v1/dispute-wins",
     "dispute_fee": "/v1/dispute-fees",
     "dispute": "/v1/disputes",
+    "split_payment": "/v1/split-payments",
+    "split_refund": "/v1/split-refunds",
+    "split_chargeback": "/v1/split-chargebacks",
+    "channel_invoice": "/v1/channel-invoices",
 }
 
 
 class Fee(msgspec.Struct, frozen=True, omit_defaults=True):
     """A fee: `basis_points` of the amount, rounded half up, plus `fixed`.
 
-    The fee is at least `minimum` and at most `maximum`, and never exceeds the amount.
+    The fee is at least `minimum` and at most `maximum`, and never exceeds the amount. `tax_basis_points`: the tax on
+    the fee, which `tax_mode` includes in the fee or adds to it. `returned`: whether refunds return the fee.
     """
 
     basis_points: int = 0
     fixed: int = 0
     minimum: int = 0
     maximum: int | None = None
+    tax_basis_points: int = 0
+    tax_mode: Literal["included", "added"] = "included"
+    returned: Literal["proportional", "none"] = msgspec.field(default="proportional", name="return")
 
 
 class FeeRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A fee rule for one product. `channel`: the channel, None for all. `effective_at`: when the rule begins, None for
-    now.
+    now. The other members are those of `Fee`.
     """
 
     product: Literal["payment", "withdrawal", "top_up"]
@@ -94,6 +106,9 @@ class FeeRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     minimum: int = 0
     maximum: int | None = None
     effective_at: datetime | None = None
+    tax_basis_points: int = 0
+    tax_mode: Literal["included", "added"] = "included"
+    returned: Literal["proportional", "none"] = msgspec.field(default="proportional", name="return")
 
 
 class Merchant(msgspec.Struct, frozen=True, kw_only=True):
@@ -170,6 +185,30 @@ class StatementLine(msgspec.Struct, frozen=True, omit_defaults=True):
     value_date: str | None = None
 
 
+class SplitPart(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The part of one merchant in the request of a split order. `commission`: the fee of a part of a split payment,
+    None for that of the merchant's own fee rule.
+    """
+
+    merchant: str
+    amount: int
+    commission: int | None = None
+
+
+class OrderPart(msgspec.Struct, frozen=True, kw_only=True):
+    """The part of one merchant in a split order. The members have the meaning that they have in `Order`."""
+
+    merchant: str
+    amount: int
+    fee: int = 0
+    net: int = 0
+    fee_version: int | None = None
+    tax: int = 0
+    set_off: int = 0
+    to_receivable: int = 0
+    end_set_off: int = 0
+
+
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """An order in its current state.
 
@@ -187,9 +226,10 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     that the merchant owes because its balance did not cover it; of a reversal, the set-off that it undoes. `set_off`:
     the part that repaid the merchant's debt. `end_set_off`: the part of a bounced order or a won dispute that repaid
     it. `parked_voucher_id`: the voucher that parked the order. `returned`: the part of a withdrawal that returned after
-    it was paid. `against`: the account that the slip names. `counterparty`: the channel that own money leaves, with its
-    reference `counter_ref`; of a transfer, the merchant that receives the amount, of which `counter_set_off` repaid its
-    debt. `replay`: the order already existed.
+    it was paid. `against`: the account that the request names. `counterparty`: the channel that own money leaves, with
+    its reference `counter_ref`; of a transfer, the merchant that receives the amount, of which `counter_set_off` repaid
+    its debt. `tax`: the part of `fee` that is tax. `parts`: the parts of a split order. `invoice_no` and `period`: the
+    number and the month of an invoice of a channel. `replay`: the order already existed.
     """
 
     id: UUID
@@ -227,6 +267,10 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     counter_ref: str | None = None
     counter_set_off: int = 0
     of_kind: str | None = None
+    tax: int = 0
+    parts: list[OrderPart] = []
+    invoice_no: str | None = None
+    period: str | None = None
     replay: bool = False
 
     @property
@@ -247,8 +291,8 @@ class BillLine(msgspec.Struct, frozen=True, kw_only=True):
     """A movement of a merchant's accounts: `change` is what the voucher moved, `balance` are the balances after it.
 
     `order`, `kind`, `order_no`, `amount`: the order that caused the movement, None if no order did. `fee` is positive
-    if it was charged, and negative if it was returned. `fee_version`: the version of the fee rule, None if no rule
-    applied.
+    if it was charged, and negative if it was returned; `tax` is the part of it that is tax. `fee_version`: the version
+    of the fee rule, None if no rule applied.
     """
 
     posted_at: datetime
@@ -290,6 +334,7 @@ class DaySum(msgspec.Struct, frozen=True, kw_only=True):
     orders: int
     amount: int
     fee: int
+    tax: int = 0
 
 
 class DayPage(msgspec.Struct, frozen=True, kw_only=True):

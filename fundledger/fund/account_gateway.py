@@ -21,7 +21,7 @@ from fundledger.client.types import Account, Entry, StatementEntry, Voucher, Vou
 from fundledger.fund.model import accounts, flows
 from fundledger.fund.model.accounts import AccountName
 from fundledger.fund.model.flows import Ending
-from fundledger.fund.model.order import PLATFORM, Kind, Order, has_end, voucher_id
+from fundledger.fund.model.order import PLATFORM, REFUNDS, Kind, Order, has_end, voucher_id
 from fundledger.fund.model.posting_result import PostingResult
 from fundledger.fund.store.reported import Reported
 
@@ -303,7 +303,7 @@ class AccountGateway:
         answer, like any other voucher.
         """
         for channel, currency in {
-            (order.channel or "", order.currency) for order in orders if order.kind is Kind.REFUND and has_end(order)
+            (order.channel or "", order.currency) for order in orders if order.kind in REFUNDS and has_end(order)
         }:
             if not self.is_open(channel, currency):
                 with contextlib.suppress(GatewayFault):

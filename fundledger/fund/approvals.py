@@ -28,7 +28,8 @@ from fundledger.fund.store.macs import OrderMacs, Tampered
 from fundledger.fund.store.orders import AnyConnection, Pool, order_from
 from fundledger.fund.store.queries import SQL
 
-APPROVALS_AT_ONCE: Final = 2
+APPROVALS_AT_ONCE: Final = 4
+PLATFORM_S: Final = 10.0
 """The number of transactions in which a request with many approvals runs concurrently."""
 POSTED_AT_ONCE: Final = 500
 EXPIRED_AT_ONCE: Final = 200
@@ -60,6 +61,8 @@ class Approvals(NextSteps):
     ) -> None:
         super().__init__(pool, posting, wait_s=wait_s, due_s=due_s)
         self._platform = platform
+        # An approval has a connection while it waits, so other requests need the rest.
+        self._gate = asyncio.Semaphore(APPROVALS_AT_ONCE)
         self._now = now
 
     async def approve(self, id_: UUID, approver: str) -> Answer:
@@ -70,10 +73,9 @@ class Approvals(NextSteps):
 
     async def approve_many(self, ids: Sequence[UUID], approver: str) -> list[Answer]:
         """Approve and post orders, each independently. Return one answer for each id, as described at `approve`."""
-        gate = asyncio.Semaphore(APPROVALS_AT_ONCE)
 
         async def begin(id_: UUID) -> Order | Answer:
-            async with gate:
+            async with self._gate:
                 return await self._record_step(id_, lambda: self._approve_one(id_, approver), otherwise)
 
         def otherwise(order: Order) -> Answer:
@@ -112,10 +114,7 @@ class Approvals(NextSteps):
                 if not self._may_be_approved(order, approver):
                     return None
                 if may_take(order):
-                    # This lock comes first, so that no rows are locked while the account service is asked.
-                    await self._platform.lock(connection, order)
-                    no = await self._platform.refusal_of(connection, order)
-                    _roll_back_if(no is not None, no)
+                    await self._check_platform(connection, order)
                 new = msgspec.structs.replace(order, approved_by=approver, state=State.POSTING)
                 # The reservation is the same as for an order that is inserted as `posting`.
                 draft = Draft(new, None)
@@ -134,6 +133,21 @@ class Approvals(NextSteps):
             return not_approved.answer
         except GatewayFault as fault:
             return OrderFault(f"the account service does not answer: {fault}")
+
+    async def _check_platform(self, connection: Any, order: Order) -> None:
+        """Lock accounts of the platform, and check what an order takes from them. Raises _NotApproved, GatewayFault,
+        and what asyncpg raises. No rows are locked while the account service is asked.
+        """
+        try:
+            async with asyncio.timeout(PLATFORM_S):
+                await self._platform.lock(connection, order)
+                # A concurrent approval of the order may have held this lock. Then the order itself counts as taken.
+                again = await orders.read_order(connection, order.id)
+                _roll_back_if(again is None or again.mac != order.mac)
+                no = await self._platform.refusal_of(connection, order)
+        except TimeoutError:
+            raise _NotApproved(OrderFault("other approvals, or the account service, take too long")) from None
+        _roll_back_if(no is not None, no)
 
     def _may_be_approved(self, order: Order, approver: str) -> bool:
         waits = order.state is State.CREATED and may_become(order.kind, order.state, State.POSTING)

@@ -24,13 +24,15 @@ from fundledger.fund.approvals import Approvals
 from fundledger.fund.channel_check import ChannelCheck, Registry
 from fundledger.fund.model.answer import Answer, Answering, OrderFault, Taken
 from fundledger.fund.model.drafts import Draft, draft_of
-from fundledger.fund.model.order import CHARGING, PLATFORM, Kind, Order, State
+from fundledger.fund.model.merchant import Merchant
+from fundledger.fund.model.order import CHARGING, PLATFORM, SPLITS, Kind, Order, State
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.model.requests import Request
+from fundledger.fund.model.split_requests import SplitPayment
 from fundledger.fund.next_steps import FAULTS
 from fundledger.fund.platform_check import TAKING, PlatformCheck
 from fundledger.fund.poster import Posting
-from fundledger.fund.store import orders
+from fundledger.fund.store import orders, split_parts
 from fundledger.fund.store import reservations as reserve
 from fundledger.fund.store.macs import Tampered
 from fundledger.fund.store.merchants import Merchants, utc_now
@@ -44,7 +46,9 @@ ATTEMPTS_MAX: Final = 6
 _log = logging.getLogger(__name__)
 
 
-_LOOKED_UP: Final = CHARGING | TAKING | {Kind.TRANSFER, Kind.RESERVE_HOLD, Kind.RESERVE_RELEASE}
+_LOOKED_UP: Final = (
+    CHARGING | TAKING | SPLITS | {Kind.TRANSFER, Kind.RESERVE_HOLD, Kind.RESERVE_RELEASE, Kind.CHANNEL_INVOICE}
+)
 """Kinds of orders that need more than their merchant and channel before they are queued."""
 _OTHERS = OrderFault("a concurrent request with this order number and other content failed; send this request again")
 
@@ -147,7 +151,8 @@ class OrderBatcher(Approvals):
         """
         try:
             merchant = None if request.whose == PLATFORM else await self._merchants.get(request.whose)
-            draft = draft_of(request, merchant, module, self._now(), self._due_s, self._ids)
+            parties = await self._parties(request)
+            draft = draft_of(request, merchant, module, self._now(), self._due_s, self._ids, parties)
             if isinstance(draft, Draft):
                 order = draft.order
                 no = await self._check.refusal_of(draft)
@@ -158,7 +163,7 @@ class OrderBatcher(Approvals):
                     # An existing order is answered, although its channel would refuse a new one.
                     answer(no if found is None else self._checked(found) or repeated(order, found))
                     return
-                if order.kind in CHARGING:
+                if order.kind in CHARGING and order.kind not in SPLITS:
                     draft.debitable = await self._posting.debitable(order.merchant)
         except Tampered as found:
             answer(OrderFault(str(found), tampered=True))
@@ -172,6 +177,12 @@ class OrderBatcher(Approvals):
             answer(OrderFault("internal error"))
         else:
             self._take(draft, answer)
+
+    async def _parties(self, request: Request) -> dict[str, Merchant]:
+        """Return the merchants of the parts of a split payment, as far as they exist."""
+        parts = request.parts if isinstance(request, SplitPayment) else ()
+        found = {part.merchant: await self._merchants.get(part.merchant) for part in parts}
+        return {id_: merchant for id_, merchant in found.items() if merchant is not None}
 
     def _take(self, draft: Draft | Refusal, answer: Answering) -> None:
         if isinstance(draft, Refusal):
@@ -196,16 +207,16 @@ class OrderBatcher(Approvals):
             self._spawn(self._run(batch))
 
     def _next(self) -> list[_Waiting]:
-        """Return the next batch. Either all orders of a batch reserve shared amounts, or none does. A settlement is
-        always alone in its batch.
+        """Return the next batch. Either all orders of a batch reserve shared amounts, or none does. A settlement and
+        the reversal of one are always alone in their batch.
         """
         first = self._queue[0].draft
-        if first.order.kind is Kind.SETTLEMENT:
+        if reserve.is_large(first.order):
             return [self._queue.popleft()]
         batch: list[_Waiting] = []
         while self._queue and len(batch) < self._batch_max:
             draft = self._queue[0].draft
-            if draft.order.kind is Kind.SETTLEMENT or draft.reserves != first.reserves:
+            if reserve.is_large(draft.order) or draft.reserves != first.reserves:
                 break
             batch.append(self._queue.popleft())
         return batch
@@ -265,6 +276,7 @@ class OrderBatcher(Approvals):
                         new = await self._write_ahead(connection, wanted, decided=True) if wanted else set()
                         if len(new) < len(wanted):
                             raise _Overtaken
+                        await split_parts.insert(connection, self._macs, [draft.order for draft in wanted])
                         may_be_committed = True
                 else:
                     # A query outside a transaction block is a transaction of its own.

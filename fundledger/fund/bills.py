@@ -22,6 +22,7 @@ from fundledger.fund.account_gateway import REFERENCE, AccountGateway, BadCursor
 from fundledger.fund.model import accounts
 from fundledger.fund.model.flows import moved
 from fundledger.fund.model.order import Order, has_end, voucher_id
+from fundledger.fund.model.split import of_merchant
 from fundledger.fund.store.macs import OrderMacs, Tampered
 from fundledger.fund.store.orders import Pool, read_orders
 
@@ -34,8 +35,6 @@ time, a voucher that moves several accounts may have two lines.
 """
 FETCHES_MAX: Final = 4
 """The maximum number of requests for one statement and one page of the bill."""
-TAX: Final = 0
-"""Tax on the fee of a movement. This version charges no tax."""
 _MICROSECOND: Final = timedelta(microseconds=1)
 _is_cursor = re.compile(CURSOR).fullmatch
 
@@ -53,8 +52,9 @@ class Amounts(msgspec.Struct, frozen=True):
 class BillLine(msgspec.Struct, frozen=True):
     """A movement of a merchant's accounts. `change`: what the voucher moved. `balance`: the balances after it.
 
-    `order`: the order that caused the movement, None if no order did, or if the order does not match its MAC. `fee` is
-    positive if it was charged, and negative if it was returned.
+    `order`: the order that caused the movement, None if no order did, or if the order does not match its MAC. A split
+    order has only the part of the merchant. `fee` is positive if it was charged, and negative if it was returned. `tax`
+    is the part of `fee` that is tax.
     """
 
     posted_at: datetime
@@ -62,6 +62,7 @@ class BillLine(msgspec.Struct, frozen=True):
     type: str
     order: Order | None
     fee: int
+    tax: int
     change: Amounts
     balance: Amounts
 
@@ -255,18 +256,21 @@ def _line(movement: _Movement, merchant: str, orders: dict[UUID, Order]) -> Bill
         if not has_end(order) or ending is None or line.voucher_id != end:
             # The reference names an order, but the voucher is not one of its vouchers.
             order = None
-    fee = 0 if order is None else _fee(order, ending, merchant, movement.change)
+    order = None if order is None else of_merchant(order, merchant)
+    charged = (0, 0) if order is None else _fee(order, ending, merchant, movement.change)
     assert line.voucher_id is not None
-    return BillLine(line.posted_at, line.voucher_id, line.type or "", order, fee, movement.change, movement.balance)
+    moves = movement.change, movement.balance
+    return BillLine(line.posted_at, line.voucher_id, line.type or "", order, *charged, *moves)
 
 
-def _fee(order: Order, ending: Any, merchant: str, change: Amounts) -> int:
-    """Return the fee of a movement. If the lines of a voucher have different times, one of its movements has the fee:
-    the movement of the first account that the voucher moves.
+def _fee(order: Order, ending: Any, merchant: str, change: Amounts) -> tuple[int, int]:
+    """Return the fee of a movement, and the tax in it. If the lines of a voucher have different times, one of its
+    movements has the fee: the movement of the first account that the voucher moves.
     """
     amounts = moved(order, ending)
     names = {name: getattr(accounts, name)(merchant) for name in Amounts.__struct_fields__}
     first = next((name for name, account in names.items() if amounts.get(account)), None)
     if first is None or not getattr(change, first):
-        return 0
-    return amounts.get(accounts.fee_income(order.currency), 0)
+        return 0, 0
+    tax = amounts.get(accounts.tax_output(order.currency), 0)
+    return amounts.get(accounts.fee_income(order.currency), 0) + tax, tax

@@ -17,13 +17,14 @@ import msgspec
 from fundledger.database.failures import was_rolled_back
 from fundledger.fund.account_gateway import GatewayFault
 from fundledger.fund.jobs import stuck
+from fundledger.fund.model import split
 from fundledger.fund.model.answer import Answer, OrderFault, Taken
-from fundledger.fund.model.flows import END_VOUCHER_TYPES, Ending, bounced_credit
-from fundledger.fund.model.order import RECEIPTS, Kind, Order, State, has_end
+from fundledger.fund.model.flows import END_VOUCHER_TYPES, Ending, bounced_credits
+from fundledger.fund.model.order import RECEIPTS, REFUNDS, Kind, Order, State, has_end
 from fundledger.fund.model.refusal import Code, Refusal, Refused
 from fundledger.fund.model.transitions import RELEASED, may_become
 from fundledger.fund.poster import Overtaken, Posting
-from fundledger.fund.store import debts, orders
+from fundledger.fund.store import debts, orders, split_parts
 from fundledger.fund.store.decisions import receipt_booked
 from fundledger.fund.store.macs import OrderMacs, Tampered
 from fundledger.fund.store.orders import AnyConnection, Pool, order_from
@@ -32,12 +33,15 @@ from fundledger.fund.store.queries import SQL
 FAULTS: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 ATTEMPTS_MAX: Final = 5
 _MAY_RETRY: Final = frozenset({State.STUCK, State.POSTING})
-NOT_POSTED: Final = {Kind.WITHDRAWAL: Code.WITHDRAWAL_NOT_POSTED, Kind.REFUND: Code.REFUND_NOT_POSTED}
+NOT_POSTED: Final = {
+    Kind.WITHDRAWAL: Code.WITHDRAWAL_NOT_POSTED,
+    **dict.fromkeys(REFUNDS, Code.REFUND_NOT_POSTED),
+}
 ENDED: Final = {
     (Kind.WITHDRAWAL, "paid"): Code.WITHDRAWAL_PAID,
     (Kind.WITHDRAWAL, "bounced"): Code.WITHDRAWAL_BOUNCED,
-    (Kind.REFUND, "paid"): Code.REFUND_PAID,
-    (Kind.REFUND, "bounced"): Code.REFUND_BOUNCED,
+    **{(kind, "paid"): Code.REFUND_PAID for kind in REFUNDS},
+    **{(kind, "bounced"): Code.REFUND_BOUNCED for kind in REFUNDS},
 }
 """NOT_POSTED and ENDED: the refusals of an end that an order cannot have, by its kind and its recorded end."""
 _log = logging.getLogger(__name__)
@@ -67,7 +71,7 @@ class NextSteps:
         other end is already recorded. Otherwise it is ORDER_NOT_FOUND, RECEIPT_ALREADY_BOOKED, one of NOT_POSTED, or
         ORDER_NOT_POSTED. A refund that an earlier version posted has no end: it is refused as REFUND_PAID.
         """
-        _log.debug("order %s: %s reports %s", id_, module, ending, extra={"event": "withdrawal_end_reported"})
+        _log.debug("order %s: %s reports %s", id_, module, ending, extra={"event": "order_end_reported"})
 
         async def begin() -> Order | None:
             for _ in range(ATTEMPTS_MAX):
@@ -112,18 +116,18 @@ class NextSteps:
             async with self._pool.acquire() as connection, connection.transaction():
                 if order.ending is None:
                     new.end_voucher_id = self._posting.ids.voucher(order.id, "end", order.attempt)
-                    credit = bounced_credit(order) if new.ending in RELEASED else 0
-                    if credit:
-                        new.end_set_off = await debts.set_off(connection, self.macs, order.merchant, credit)
+                    credits_ = bounced_credits(order) if new.ending in RELEASED else {}
+                    if credits_:
+                        split.end_set_off(new, await debts.set_offs(connection, self.macs, credits_))
                 if new.channel_ref is not None and order.channel_ref is None:
                     await self._require_unbooked(connection, new)
                 self.macs.seal(new)
                 changed = new.channel_ref, new.reason, self._due_s, new.end_voucher_id, new.mac, new.mac_key
-                row = await connection.fetchrow(
-                    SQL["begin_end"], order.id, new.ending, *changed, order.mac, new.end_set_off
-                )
+                reserved = new.end_set_off, orders.parts_text(new)
+                row = await connection.fetchrow(SQL["begin_end"], order.id, new.ending, *changed, order.mac, *reserved)
                 if row is None:
                     raise Overtaken
+                await split_parts.rewrite(connection, self.macs, [new])
         except asyncpg.UniqueViolationError as error:
             await self._require_unbooked(self._pool, new)
             raise Overtaken from error

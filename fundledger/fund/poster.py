@@ -16,12 +16,13 @@ import msgspec
 
 from fundledger.fund.account_gateway import AccountGateway, GatewayFault, end_voucher_of
 from fundledger.fund.jobs.stuck import log_stuck, mark_stuck
-from fundledger.fund.model import accounts
+from fundledger.fund.model import accounts, split
+from fundledger.fund.model.flows import reversed_kind
 from fundledger.fund.model.ids import Ids
 from fundledger.fund.model.order import CHARGING, FACTS, Kind, Order, State
 from fundledger.fund.model.transitions import RELEASED
 from fundledger.fund.stats import Counted
-from fundledger.fund.store import debts, orders, sums, undone
+from fundledger.fund.store import debts, orders, split_parts, sums, undone
 from fundledger.fund.store import mac_layouts as rows
 from fundledger.fund.store import reservations as reserve
 from fundledger.fund.store.macs import OrderMacs
@@ -30,8 +31,8 @@ from fundledger.fund.store.queries import SQL
 from fundledger.fund.store.reported import Reported
 
 ATTEMPTS_MAX: Final = 3
-"""The maximum number of attempts to post an order of a kind of CHARGING. The last attempt debits only the receivable
-account, so it cannot be refused for insufficient funds.
+"""The maximum number of attempts to post an order of a kind of CHARGING. The last attempt debits only receivable
+accounts, so it cannot be refused for insufficient funds.
 """
 DEADLOCKS_MAX: Final = 5
 PARKED_S: Final = 5.0
@@ -105,6 +106,13 @@ class Posting:
             await self.post(recorded)
 
     async def _mark(self, said: Sequence[Order]) -> None:
+        large = [order for order in said if order.kind is Kind.REVERSAL and reversed_kind(order) is Kind.SETTLEMENT]
+        if large and len(said) > 1:
+            # Each reads and writes up to 10,000 payments. Together they could take longer than the command timeout.
+            rest = [order for order in said if order not in large]
+            for part in ([rest] if rest else []) + [[order] for order in large]:
+                await self._mark(part)
+            return
         outcomes = [orders.marked(order, self._sealed(order)) for order in said]
         for attempt in range(DEADLOCKS_MAX):
             try:
@@ -169,6 +177,19 @@ class Posting:
         account = (await self.gateway.balances([id_])).get(id_)
         return 0 if account is None or account.status != "open" else max(0, account.balance.available)
 
+    async def _set_owed(self, order: Order, *, reads: bool) -> None:
+        """Set the part of a chargeback that each of its merchants owes: what exceeds its balance now. Without `reads`,
+        each merchant owes the whole. Raises GatewayFault.
+        """
+        merchants = split.merchants_of(order)
+        read = await asyncio.gather(*map(self.debitable, merchants)) if reads else [0] * len(merchants)
+        has = dict(zip(merchants, read, strict=True))
+        if order.parts is not None:
+            split.owe(order, has)
+        else:
+            rest = order.amount - order.from_pending
+            order.to_receivable = rest - min(has[order.merchant], rest)
+
     async def _try_again(self, refused: Sequence[Order]) -> list[Order]:
         """Record the next attempt of orders, each with a new voucher id. The previous attempt of a kind of CHARGING was
         refused because the merchant's balance fell after it was read. The attempt after the last one of the kind parks
@@ -182,9 +203,13 @@ class Posting:
                 async with self.pool.acquire() as connection, connection.transaction():
                     for order, new in attempts:
                         changed = new.voucher_id, new.to_receivable, new.parking, new.mac, new.mac_key
-                        row = await connection.fetchval(SQL["try_again"], order.id, new.attempt, *changed, order.mac)
+                        parts = orders.parts_text(new)
+                        row = await connection.fetchval(
+                            SQL["try_again"], order.id, new.attempt, *changed, order.mac, parts
+                        )
                         if row is not None:
                             recorded.append((order, new))
+                    await split_parts.rewrite(connection, self.macs, [new for _, new in recorded])
                     released = [order for order, new in recorded if order.set_off > new.set_off]
                     await debts.change(connection, self.macs, [], released)
         except DATABASE_FAULTS as error:
@@ -196,13 +221,13 @@ class Posting:
         return [order for order, _ in recorded]
 
     async def _next_attempt(self, order: Order) -> Order:
-        attempt, rest = order.attempt + 1, order.amount - order.from_pending
+        attempt = order.attempt + 1
         new = msgspec.structs.replace(order, attempt=attempt, voucher_id=self.ids.voucher(order.id, attempt=attempt))
         if order.kind in CHARGING and order.parking is None and attempt <= ATTEMPTS_MAX:
-            has = await self.debitable(order.merchant) if attempt < ATTEMPTS_MAX else 0
-            new.to_receivable = rest - min(has, rest)
+            await self._set_owed(new, reads=attempt < ATTEMPTS_MAX)
         else:
-            new.parking, new.set_off, new.to_receivable = "park", 0, 0
+            new.parking = "park"
+            split.clear(new)
         self.macs.seal(new)
         return new
 
@@ -214,13 +239,16 @@ class Posting:
         try:
             async with self.pool.acquire() as connection, connection.transaction():
                 for order, problem in sorted(parked, key=lambda pair: pair[0].id):
-                    new = msgspec.structs.replace(order, state=State.PARKED, set_off=0, to_receivable=0, due_at=None)
+                    new = msgspec.structs.replace(order, state=State.PARKED, due_at=None)
+                    split.clear(new)
                     new.parked_voucher_id = order.parked_voucher_id or order.voucher_id
                     self.macs.seal(new)
                     reason, pause_s = (None, PARKED_S) if problem is None else (problem.decode(), pause_of(order))
                     changed = order.attempt, new.parked_voucher_id, reason, pause_s, new.mac, new.mac_key
-                    if await connection.fetchval(SQL["mark_parked"], order.id, *changed, order.mac) is not None:
+                    read = order.mac, orders.parts_text(new)
+                    if await connection.fetchval(SQL["mark_parked"], order.id, *changed, *read) is not None:
                         marked.append((order, new))
+                await split_parts.rewrite(connection, self.macs, [new for _, new in marked])
                 await debts.change(connection, self.macs, [], [order for order, _ in marked if order.set_off])
         except DATABASE_FAULTS as error:
             self._unrecorded("the parking", [order for order, _ in parked], error)
@@ -229,7 +257,7 @@ class Posting:
             if order.parking == "park":
                 _log.error(
                     "%s %s is parked: the accounts of merchant %s do not take it",
-                    *(order.kind, order.id, order.merchant),
+                    *(order.kind, order.id, ", ".join(split.merchants_of(order))),
                     extra={"event": "order_parked", "order": str(order.id)},
                 )
             _copy(new, order)
@@ -257,17 +285,18 @@ class Posting:
             # The order is being cleared.
             raise Overtaken
         if order.kind in CHARGING:
-            rest = order.amount - order.from_pending
-            new.to_receivable = rest - min(await self.debitable(order.merchant), rest)
+            await self._set_owed(new, reads=True)
         async with self.pool.acquire() as connection, connection.transaction():
-            credit = _released_credit(order)
-            if credit:
-                new.set_off = await debts.set_off(connection, self.macs, order.merchant, credit)
+            credits_ = _released_credits(order)
+            if credits_:
+                split.set_off(new, await debts.set_offs(connection, self.macs, credits_))
             self.macs.seal(new)
             changed = new.voucher_id, new.set_off, new.to_receivable, due_s, new.mac, new.mac_key
-            row = await connection.fetchval(SQL["begin_release"], order.id, attempt, *changed, order.mac)
+            read = order.mac, orders.parts_text(new)
+            row = await connection.fetchval(SQL["begin_release"], order.id, attempt, *changed, *read)
             if row is None:
                 raise Overtaken
+            await split_parts.rewrite(connection, self.macs, [new])
         _copy(new, order)
         await self.post([order])
 
@@ -347,13 +376,15 @@ def _may_try_again(order: Order) -> bool:
     return order.kind in FACTS or (order.kind is Kind.DISPUTE and order.attempt < ATTEMPTS_MAX)
 
 
-def _released_credit(order: Order) -> int:
-    """Return the amount that the release of an order credits to the available balance, before the set-off."""
+def _released_credits(order: Order) -> dict[str, int]:
+    """Return the amounts that the release of an order credits to available balances, before set-offs, by merchant."""
+    if order.kind is Kind.SPLIT_PAYMENT:
+        return {part.merchant: part.amount - part.fee for part in order.parts or ()}
     if order.kind is Kind.PAYOUT_RETURN:
-        return order.amount + order.fee
-    if order.kind in (Kind.TOP_UP, Kind.DISPUTE_WON):
-        return order.amount - order.fee
-    return order.amount - order.fee if order.kind is Kind.PAYMENT and order.settle == "now" else 0
+        return {order.merchant: order.amount + order.fee}
+    if order.kind in (Kind.TOP_UP, Kind.DISPUTE_WON) or (order.kind is Kind.PAYMENT and order.settle == "now"):
+        return {order.merchant: order.amount - order.fee}
+    return {}
 
 
 def pause_of(order: Order) -> float:

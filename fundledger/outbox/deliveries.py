@@ -115,12 +115,17 @@ class Deliverer:
             return False
         events, upto = await self._feed.read(after, AT_ONCE, 0)
         if upto > after:
+            sent = [
+                (event, *to)
+                for event in events
+                for to in ([(event.about, event.body)] if event.for_each is None else event.for_each())
+            ]
             columns: tuple[list[Any], ...] = (
-                [event.seq for event in events],
-                [event.id for event in events],
-                [event.type for event in events],
-                [event.about for event in events],
-                [event.body.decode() for event in events],
+                [event.seq for event, _, _ in sent],
+                [event.id for event, _, _ in sent],
+                [event.type for event, _, _ in sent],
+                [merchant for _, merchant, _ in sent],
+                [body.decode() for _, _, body in sent],
             )
             async with self._pool.acquire() as connection, connection.transaction():
                 await guard(connection)  # type: ignore[arg-type]

@@ -36,7 +36,8 @@ class CallerWaitsTooMuch(TooManyWait):
 class Event(msgspec.Struct, frozen=True):
     """An event. `seq` is the position of the event in its feed: a reader continues after this position. `id` is unique
     and permanent, so that consumers can detect duplicates. `about` is the merchant or the shard of the event. `body` is
-    the event as JSON. `at` is in seconds since 1970.
+    the event as JSON. `at` is in seconds since 1970. `for_each` returns the merchants that get the event by webhook,
+    each with a body of its own; None: only `about` gets it.
     """
 
     seq: int
@@ -45,6 +46,7 @@ class Event(msgspec.Struct, frozen=True):
     about: str
     at: float
     body: bytes
+    for_each: Callable[[], list[tuple[str, bytes]]] | None = None
 
 
 Read = Callable[[int, int, int], Awaitable[list[Event]]]

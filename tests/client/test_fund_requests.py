@@ -17,12 +17,14 @@ from fundledger.client import (
     OutcomeUnknown,
     Payment,
     Refused,
+    SplitPart,
     Unauthorized,
 )
 from fundledger.client.fund_types import PATHS
 from fundledger.fund.model.order import Kind
 from fundledger.fund.model.request_types import REQUESTS
 from fundledger.fund.model.requests import MerchantRequest
+from fundledger.fund.model.split_requests import SplitPaymentPart, SplitRefundPart
 from tests.client.stub import CUT, Say, Stub, problem
 
 ID = uuid.UUID("00000000-0000-4000-8000-00000000000a")
@@ -42,6 +44,8 @@ ORDER: dict[str, Any] = {
     "posted_at": "2026-01-31T12:00:00.000000Z",
     "of_a_newer_server": {"x": 1},
 }
+PARTS = [SplitPart("a", 3), SplitPart("b", 2, commission=1)]
+PAID = [{"merchant": "a", "amount": 3}, {"merchant": "b", "amount": 2, "commission": 1}]
 Call = Callable[[FundService], Awaitable[Order]]
 REQUESTED: list[tuple[Kind, Call, dict[str, Any]]] = [
     (
@@ -98,7 +102,7 @@ REQUESTED: list[tuple[Kind, Call, dict[str, Any]]] = [
     (Kind.FEE_SWEEP, lambda fund: fund.sweep_fees("1", "c", 5, "CNY", "why", "ref"), {"channel_ref": "ref"}),
     (
         Kind.PAYABLE_PAYMENT,
-        lambda fund: fund.pay_payable("1", "c", 5, "CNY", "ref", "why"),
+        lambda fund: fund.pay_payable("1", "c", 5, "CNY", channel_ref="ref", reason="why"),
         {"channel_ref": "ref", "reason": "why"},
     ),
     (
@@ -130,6 +134,43 @@ REQUESTED: list[tuple[Kind, Call, dict[str, Any]]] = [
         Kind.DISPUTE_FEE,
         lambda fund: fund.charge_dispute_fee("m", "1", 5, "c", "bank", "ref", "why"),
         {"channel": "c", "against": "bank", "channel_ref": "ref", "reason": "why"},
+    ),
+    (
+        Kind.SPLIT_PAYMENT,
+        lambda fund: fund.split_pay("1", 5, "CNY", "c", PARTS, "ref", "mall", "ticket"),
+        {
+            "merchant": "mall",
+            "channel_ref": "ref",
+            "ticket": "ticket",
+            "parts": msgspec.convert(PAID, list[SplitPaymentPart]),
+        },
+    ),
+    (Kind.SPLIT_PAYMENT, lambda fund: fund.split_pay("1", 5, "CNY", "c", PARTS), {"merchant": "platform"}),
+    (
+        Kind.SPLIT_REFUND,
+        lambda fund: fund.split_refund("1", "p", parts=[SplitPart("a", 2)], merchant="mall"),
+        {"merchant": "mall", "of_order_no": "p", "amount": 2, "parts": [SplitRefundPart("a", 2)]},
+    ),
+    (Kind.SPLIT_REFUND, lambda fund: fund.split_refund("1", "p", 5), {"amount": 5, "parts": None}),
+    (
+        Kind.SPLIT_CHARGEBACK,
+        lambda fund: fund.split_charge_back("1", "p", 5, channel_ref="ref"),
+        {"merchant": "platform", "of_order_no": "p", "amount": 5, "channel_ref": "ref"},
+    ),
+    (
+        Kind.CHANNEL_INVOICE,
+        lambda fund: fund.channel_invoice("1", "c", 5, "CNY", "INV-1", "2026-01"),
+        {"channel": "c", "invoice_no": "INV-1", "period": "2026-01"},
+    ),
+    (
+        Kind.PAYABLE_PAYMENT,
+        lambda fund: fund.pay_payable("1", "c", 5, "CNY", invoice_order_no="i"),
+        {"invoice_order_no": "i", "against": "channel"},
+    ),
+    (
+        Kind.PAYABLE_PAYMENT,
+        lambda fund: fund.pay_payable("1", "c", 5, "CNY", "tax"),
+        {"against": "tax", "invoice_order_no": None},
     ),
 ]
 
@@ -175,6 +216,8 @@ async def test_a_merchant_is_one_that_the_service_takes() -> None:
     [
         (lambda fund: fund.withdrawal_paid(ID, "ref"), f"/v1/withdrawals/{ID}/paid", {"channel_ref": "ref"}),
         (lambda fund: fund.withdrawal_bounced(ID, "why"), f"/v1/withdrawals/{ID}/bounced", {"reason": "why"}),
+        (lambda fund: fund.split_refund_paid(ID, "ref"), f"/v1/split-refunds/{ID}/paid", {"channel_ref": "ref"}),
+        (lambda fund: fund.split_refund_bounced(ID, "no"), f"/v1/split-refunds/{ID}/bounced", {"reason": "no"}),
         (lambda fund: fund.own_transfer_paid(ID, "ref"), f"/v1/own-transfers/{ID}/paid", {"channel_ref": "ref"}),
         (lambda fund: fund.own_transfer_bounced(ID, "why"), f"/v1/own-transfers/{ID}/bounced", {"reason": "why"}),
         (lambda fund: fund.dispute_won(ID), f"/v1/disputes/{ID}/won", {}),

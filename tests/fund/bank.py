@@ -222,14 +222,8 @@ class EndsInSql:
 DEFAULTS = {
     **dict.fromkeys(
         (
-            "from_pending",
-            "to_receivable",
-            "fee_waived",
-            "attempt",
-            "set_off",
-            "end_set_off",
-            "returned",
-            "counter_set_off",
+            *("from_pending", "to_receivable", "fee_waived", "attempt", "set_off", "end_set_off"),
+            *("returned", "counter_set_off", "tax"),
         ),
         0,
     ),
@@ -273,12 +267,21 @@ async def an_order(pool: Pool, kind: str, amount: int, state: str, **columns: An
 
 
 async def a_refund(
-    pool: Pool, amount: int = 100, state: str = "posted", original_ref: str | None = None, **columns: Any
+    pool: Pool,
+    amount: int = 100,
+    state: str = "posted",
+    original_ref: str | None = None,
+    kind: str = "refund",
+    **columns: Any,
 ) -> UUID:
-    """Insert a refund whose money is sent, and its payment. `original_ref`: the reference of the payment."""
-    payment = await an_order(pool, "payment", amount, "posted", channel_ref=original_ref, settle="now")
-    more = {"of_order": payment, "voucher_format": REFUND_FORMAT, **columns}
-    return await an_order(pool, "refund", amount, state, **more)
+    """Insert a refund whose money is sent, and its payment. `original_ref`: the reference of the payment. `kind`:
+    `refund` or `split_refund`.
+    """
+    parts = {"parts": f'[{{"merchant":"m","amount":{amount}}}]'} if kind == "split_refund" else {}
+    of = "split_payment" if parts else "payment"
+    payment = await an_order(pool, of, amount, "posted", channel_ref=original_ref, settle="now", **parts)
+    more = {"of_order": payment, "voucher_format": REFUND_FORMAT, **parts, **columns}
+    return await an_order(pool, kind, amount, state, **more)
 
 
 async def a_withdrawal(pool: Pool, amount: int = 100, state: str = "posted", **columns: Any) -> UUID:

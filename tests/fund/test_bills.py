@@ -14,7 +14,7 @@ from fundledger.fund.account_gateway import BadCursor
 from fundledger.fund.bills import Amounts, BillPage, read_bill
 from fundledger.fund.model.days import after_month, beginning_of, day_after, day_of
 from fundledger.fund.model.order import Kind
-from tests.fund.test_flows import an_order
+from tests.support.flow_orders import an_order
 from tests.support.fund_ids import MACS
 
 BEGINS = datetime(2026, 3, 1, tzinfo=UTC)
@@ -185,22 +185,23 @@ async def test_another_cursor_is_refused(cursor: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("order", "ending", "fee"),
+    ("order", "ending", "fee", "tax"),
     [
-        (an_order(Kind.PAYMENT, fee=6, settle="now"), None, 6),
-        (an_order(Kind.PAYMENT, fee=6, settle="later"), None, 0),
-        (an_order(Kind.SETTLEMENT, fee=6, channel=None), None, 6),
-        (an_order(Kind.REFUND, fee=6), None, -6),
-        (an_order(Kind.WITHDRAWAL, fee=5), None, 5),
-        (an_order(Kind.WITHDRAWAL, fee=5), "bounced", -5),
-        (an_order(Kind.REVERSAL, fee=6, settle="now"), None, -6),
+        (an_order(Kind.PAYMENT, fee=6, settle="now"), None, 6, 0),
+        (an_order(Kind.PAYMENT, fee=6, tax=2, settle="now"), None, 6, 2),
+        (an_order(Kind.PAYMENT, fee=6, tax=2, settle="later"), None, 0, 0),
+        (an_order(Kind.SETTLEMENT, fee=6, tax=2, channel=None), None, 6, 2),
+        (an_order(Kind.REFUND, fee=6, tax=2), None, -6, -2),
+        (an_order(Kind.WITHDRAWAL, fee=5, tax=2), None, 5, 2),
+        (an_order(Kind.WITHDRAWAL, fee=5, tax=2), "bounced", -5, -2),
+        (an_order(Kind.REVERSAL, fee=6, tax=2, settle="now"), None, -6, -2),
     ],
     ids=lambda value: str(value.kind) if hasattr(value, "kind") else "",
 )
-def test_a_line_has_the_fee_that_its_voucher_charges(order: Any, ending: Any, fee: int) -> None:
-    assert bills._fee(order, ending, "m", Amounts(1, 1, 1)) == fee
+def test_a_line_has_the_fee_that_its_voucher_charges(order: Any, ending: Any, fee: int, tax: int) -> None:
+    assert bills._fee(order, ending, "m", Amounts(1, 1, 1)) == (fee, tax)
     # The pending part of a settlement may have another time than the part that is credited.
-    assert bills._fee(order, ending, "m", Amounts(0, 1, 0)) == 0
+    assert bills._fee(order, ending, "m", Amounts(0, 1, 0)) == (0, 0)
 
 
 def test_days_and_months_follow_each_other() -> None:

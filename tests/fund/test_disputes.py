@@ -236,6 +236,18 @@ async def test_a_won_dispute_repays_the_debt_and_credits_the_rest(worker: FundWo
     assert refused(await worker.ask("payment", channel_ref="R", **payment), Code.RECEIPT_ALREADY_BOOKED, "channel_ref")
 
 
+async def test_an_edited_win_lets_no_more_come_back(worker: FundWorker) -> None:
+    merchant = await charged_back(worker)
+    won = (await win(worker, merchant, 900)).order
+    edit = "UPDATE fund.orders SET amount = $2 WHERE id = $1"
+    await worker.value(edit, won.id, 1)
+    answer = await win(worker, merchant, 900, "w2")
+    assert isinstance(answer, OrderFault)
+    assert answer.tampered
+    await worker.value(edit, won.id, 900)
+    assert refused(await win(worker, merchant, 900, "w2"), Code.WIN_EXCEEDS_CHARGEBACK)
+
+
 async def test_no_more_comes_back_than_the_chargeback_took(worker: FundWorker) -> None:
     merchant = await charged_back(worker, back=600)
     assert refused(await win(worker, merchant, 601), Code.WIN_EXCEEDS_CHARGEBACK)

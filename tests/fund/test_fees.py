@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fundledger.fund.model.fees import FeeRule, Tier, choose, fee_of, part_of
+from fundledger.fund.model.fees import FeeRule, Tier, charge_of, choose, fee_of, part_of
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -71,6 +71,70 @@ def test_a_fee_is_from_nothing_to_the_amount(of: FeeRule, amount: int):
     assert of.maximum is None or fee <= of.maximum
 
 
+@pytest.mark.parametrize(
+    ("terms", "amount", "fee", "tax"),
+    [
+        ({"basis_points": 100}, 10000, 100, 0),
+        ({"basis_points": 100, "tax_basis_points": 600}, 10600, 106, 6),
+        ({"basis_points": 100, "tax_basis_points": 600}, 10000, 100, 6),  # 100 * 6 / 106 = 5.66
+        ({"basis_points": 100, "tax_basis_points": 500}, 1050, 11, 1),  # 0.52
+        ({"basis_points": 100, "tax_basis_points": 500}, 900, 9, 0),  # 0.43
+        ({"fixed": 21, "tax_basis_points": 500}, 100, 21, 1),
+        ({"fixed": 3, "tax_basis_points": 10000}, 100, 3, 2),  # 1.5 is rounded up
+        ({"basis_points": 100, "tax_basis_points": 600, "tax_mode": "added"}, 10000, 106, 6),
+        ({"basis_points": 100, "tax_basis_points": 600, "tax_mode": "added"}, 800, 8, 0),  # 0.48
+        ({"basis_points": 100, "tax_basis_points": 600, "tax_mode": "added"}, 900, 10, 1),  # 0.54
+        ({"fixed": 25, "tax_basis_points": 200, "tax_mode": "added"}, 100, 26, 1),  # 0.5 is rounded up
+        ({"fixed": 94, "tax_basis_points": 600, "tax_mode": "added"}, 100, 100, 6),
+        ({"fixed": 95, "tax_basis_points": 600, "tax_mode": "added"}, 100, 100, 6),  # 101 exceeds the amount
+        ({"fixed": 99, "tax_basis_points": 10000, "tax_mode": "added"}, 99, 99, 50),
+        ({"tax_basis_points": 600}, 100, 0, 0),
+        ({"basis_points": 10000, "tax_basis_points": 10000}, 2**53 - 1, 2**53 - 1, 2**52),
+        ({"basis_points": 100, "minimum": 50, "tax_basis_points": 600, "tax_mode": "added"}, 1000, 53, 3),
+    ],
+)
+def test_the_tax_is_in_the_fee_or_on_top_of_it(terms: dict, amount: int, fee: int, tax: int):
+    assert charge_of(rule(**terms), amount) == (fee, tax)
+
+
+@pytest.mark.parametrize(
+    ("mode", "commission", "charged"),
+    [("included", 106, (106, 6)), ("added", 100, (106, 6)), ("added", 0, (0, 0)), ("added", 1000, (1000, 57))],
+)
+def test_a_commission_replaces_the_fee_of_the_rule_and_is_taxed_like_it(
+    mode: str, commission: int, charged: tuple[int, int]
+):
+    of = rule(basis_points=300, tax_basis_points=600, tax_mode=mode)
+    assert charge_of(of, 1000, commission) == charged
+    assert charge_of(None, 1000, commission) == (commission, 0)
+
+
+def test_without_a_rule_there_is_no_tax():
+    assert charge_of(None, 100) == (0, 0)
+
+
+@given(
+    st.builds(
+        rule,
+        basis_points=st.integers(0, 10000),
+        fixed=st.integers(0, 100),
+        tax_basis_points=st.integers(0, 10000),
+        tax_mode=st.sampled_from(["included", "added"]),
+    ),
+    st.integers(1, 10**4) | st.integers(1, 2**53 - 1),
+)
+def test_the_tax_is_within_half_a_unit_of_its_points_of_the_fee_without_it(of: FeeRule, amount: int):
+    fee, tax = charge_of(of, amount)
+    assert 0 <= tax <= fee <= amount
+    assert fee_of(of, amount) <= fee
+    if of.tax_mode == "included":
+        assert fee == fee_of(of, amount)
+    elif fee < amount:
+        assert fee - tax == fee_of(of, amount)
+    # |tax - (fee - tax) * points| is less than a unit, because both parts of the fee are rounded together.
+    assert abs(tax * 10_000 - (fee - tax) * of.tax_basis_points) <= 5_000 + of.tax_basis_points // 2
+
+
 LATER = AT + timedelta(days=1)
 
 
@@ -99,6 +163,14 @@ def test_a_rule_of_another_product_or_of_a_channel_where_there_is_none_is_not_ch
     assert choose([rule(channel="c")], "m", "payment", None, AT) is None
 
 
+def test_a_rule_for_another_currency_is_not_chosen():
+    rules = [rule(1), rule(2, currency="CNY"), rule(3, currency="JPY")]
+    chosen = [choose(rules, "m", "payment", "c", AT, currency) for currency in ("CNY", "JPY", "USD")]
+    assert [one and one.version for one in chosen] == [2, 3, 1]
+    assert choose([rule(currency="JPY")], "m", "payment", "c", AT, "CNY") is None
+    assert choose([rule(currency="JPY")], "m", "payment", "c", AT) is not None
+
+
 @st.composite
 def parts(draw: st.DrawFn) -> tuple[int, list[int]]:
     """Draw a fee, and an amount (at least the fee) divided into parts."""
@@ -115,6 +187,20 @@ def test_parts_of_a_fee_come_to_the_whole_and_none_is_negative_or_above_its_amou
         assert 0 <= taken[-1] <= amount
         left -= amount
     assert sum(taken) == fee
+
+
+@given(parts(), st.data())
+def test_shares_of_a_tax_come_to_the_whole_and_none_exceeds_its_share_of_the_fee(
+    whole: tuple[int, list[int]], data: st.DataObject
+):
+    fee, amounts = whole
+    tax, left = data.draw(st.integers(0, fee)), sum(amounts)
+    for amount in amounts:
+        fee_share = part_of(fee, left, amount)
+        tax_share = part_of(tax, fee, fee_share)
+        assert 0 <= tax_share <= fee_share
+        left, fee, tax = left - amount, fee - fee_share, tax - tax_share
+    assert (fee, tax) == (0, 0)
 
 
 @given(parts())

@@ -34,8 +34,10 @@ async def fund(postgres: Databases) -> AsyncIterator[Connection]:
         INSERT INTO fund.withdrawal_days VALUES ('m', '2026-03-01', 7, 1, 'x');
         INSERT INTO fund.debts VALUES ('m', 7, 1, 'x');
         INSERT INTO fund.merchants (id, name, currency, digest, mac_key, mac) VALUES ('m', 'M', 'CNY', '', 1, 'x');
-        INSERT INTO fund.fee_rules (product, basis_points, fixed, minimum, effective_at, module, mac_key, mac)
-        VALUES ('payment', 1, 1, 1, now(), 'x', 1, 'x');
+        INSERT INTO fund.fee_rules (merchant, product, basis_points, fixed, minimum, effective_at, module, mac_key, mac)
+        VALUES ('m', 'payment', 1, 1, 1, now(), 'x', 1, 'x');
+        INSERT INTO fund.split_parts (order_id, merchant, kind, seq, amount, fee, tax, mac_key, mac)
+        VALUES ('{payment.id}', 'm', 'split_payment', 1, 100, 5, 2, 1, 'x');
         INSERT INTO fund.payouts (order_id, channel, amount, currency, sent_at, due_at, mac_key, mac)
         VALUES ('{payment.id}', 'c', 1, 'CNY', now(), now(), 1, 'x');
         INSERT INTO outbox.webhooks (id, merchant, url, secret, module, mac_key, mac)
@@ -53,21 +55,66 @@ async def fund(postgres: Databases) -> AsyncIterator[Connection]:
     await postgres.drop(dsn)
 
 
-RULE = """INSERT INTO fund.fee_rules (product, basis_points, fixed, minimum, maximum, effective_at, module, mac_key, mac)
-          VALUES ('payment', {}, {}, {}, {}, now(), 'x', 1, 'x')"""
+RULE = """INSERT INTO fund.fee_rules (merchant, product, basis_points, fixed, minimum, maximum, effective_at, module, mac_key, mac)
+          VALUES ('m', 'payment', {}, {}, {}, {}, now(), 'x', 1, 'x')"""
+FOR_ALL = """INSERT INTO fund.fee_rules (product, basis_points, fixed, minimum, effective_at, module, mac_key, mac, {})
+             VALUES ('payment', 1, 0, 0, now(), 'x', 1, 'x', {})"""
+PART = "UPDATE fund.split_parts SET {}"
 PAYMENT = "UPDATE fund.payments SET {}"
 PERSON = """INSERT INTO fund.persons (name, roles, token_digest, created_by, created_at, mac_key, mac)
             VALUES ('{}', '{}', {}, 'x', now(), 1, 'x')"""
 ORDER = "UPDATE fund.orders SET {} WHERE order_no = 'p'"
 TWICE = "INSERT INTO fund.{0} SELECT * FROM fund.{0} LIMIT 1"
 
-KEPT = ("persons", "channels", "changes")
+KEPT = ("persons", "channels", "changes", "split_parts")
 BITES: dict[str, str] = {
     "merchants_id_once": """INSERT INTO fund.merchants (id, name, currency, digest, mac_key, mac)
                             SELECT id, name, currency, digest, mac_key, mac FROM fund.merchants""",
     "merchants_mac": "UPDATE fund.merchants SET mac = ''",
-    "fee_rules_mac": """INSERT INTO fund.fee_rules (product, basis_points, fixed, minimum, effective_at, module, mac_key, mac)
-                        VALUES ('payment', 1, 1, 1, now(), 'x', 0, 'x')""",
+    "fee_rules_mac": """INSERT INTO fund.fee_rules (merchant, product, basis_points, fixed, minimum, effective_at, module, mac_key, mac)
+                        VALUES ('m', 'payment', 1, 1, 1, now(), 'x', 0, 'x')""",
+    "fee_rules_currency": """INSERT INTO fund.fee_rules (product, basis_points, fixed, minimum, effective_at, module, mac_key, mac)
+                             VALUES ('payment', 1, 1, 0, now(), 'x', 1, 'x')""",
+    "fee_rules_currency ": """INSERT INTO fund.fee_rules (product, basis_points, fixed, minimum, effective_at, module, mac_key, mac)
+                              VALUES ('payment', 1, 0, 1, now(), 'x', 1, 'x')""",
+    "fee_rules_currency  ": FOR_ALL.format("maximum", "7"),
+    "fee_rules_currency   ": FOR_ALL.format("tiers", """'[{"from_amount": 1, "basis_points": 1, "fixed": 0}]'"""),
+    "fee_rules_tax": FOR_ALL.format("tax_basis_points", "10001"),
+    "fee_rules_tax ": FOR_ALL.format("tax_basis_points", "-1"),
+    "fee_rules_tax_mode": FOR_ALL.format("tax_mode", "'none'"),
+    "fee_rules_return": FOR_ALL.format("fee_return", "'half'"),
+    "orders_tax": ORDER.format("tax = fee + 1"),
+    "orders_tax ": ORDER.format("tax = -1"),
+    "orders_parts": ORDER.format("parts = '[]'"),
+    "orders_parts ": """INSERT INTO fund.orders (id, kind, merchant, order_no, state, amount, fee, currency, module, digest,
+                        voucher_id, created_at, mac, mac_key, layout) VALUES (gen_random_uuid(), 'split_payment', 'm', 'new',
+                        'posting', 1, 0, 'CNY', 't', '', gen_random_uuid(), now(), 'x', 1, 2)""",
+    "orders_period": ORDER.format("period = '2026-13'"),
+    "payments_tax": PAYMENT.format("tax = 6"),
+    "payments_tax ": PAYMENT.format("tax = 2, tax_settled = 3"),
+    "payments_tax  ": PAYMENT.format("tax = 5, tax_settled = 5, fee_settled = 4"),
+    "payments_tax   ": PAYMENT.format("tax = 2, tax_settled = 2, tax_returned = 1"),
+    "settled_payments_tax": "INSERT INTO fund.settled_payments VALUES (gen_random_uuid(), gen_random_uuid(), 1, 1, 2)",
+    "split_parts_pkey": TWICE.format("split_parts"),
+    "split_parts_amount": """INSERT INTO fund.split_parts (order_id, merchant, kind, seq, amount, fee, tax, mac_key, mac)
+                             VALUES (gen_random_uuid(), 'm', 'split_payment', 1, 0, 0, 0, 1, 'x')""",
+    "split_parts_fee": """INSERT INTO fund.split_parts (order_id, merchant, kind, seq, amount, fee, tax, mac_key, mac)
+                          VALUES (gen_random_uuid(), 'm', 'split_payment', 1, 1, -1, 0, 1, 'x')""",
+    "split_parts_tax": """INSERT INTO fund.split_parts (order_id, merchant, kind, seq, amount, fee, tax, mac_key, mac)
+                          VALUES (gen_random_uuid(), 'm', 'split_payment', 1, 2, 1, 2, 1, 'x')""",
+    "split_parts_set_off": PART.format("set_off = 96"),
+    "split_parts_end_set_off": PART.format("end_set_off = 96"),
+    "split_parts_to_receivable": PART.format("to_receivable = 101"),
+    "split_parts_never_more_back_than_paid": PART.format("refunded = 60, charged_back = 41"),
+    "split_parts_fee_returned": PART.format("refunded = 100, fee_returned = 6"),
+    "split_parts_tax_returned": PART.format("refunded = 100, fee_returned = 5, tax_returned = 3"),
+    "split_parts_reversed": PART.format("refunded = 1, reversed = true"),
+    "split_parts_terms": PART.format("amount = 99"),
+    "split_parts_terms ": PART.format("merchant = 'x'"),
+    "split_parts_terms  ": PART.format("fee = 4"),
+    "split_parts_terms   ": PART.format("tax = 1"),
+    "split_parts_terms    ": PART.format("kind = 'split_refund'"),
+    "split_parts_terms     ": PART.format("seq = 2"),
     "payouts_mac": "UPDATE fund.payouts SET mac_key = 0",
     "payouts_kind": "UPDATE fund.payouts SET kind = 'payment'",
     "webhooks_mac": "UPDATE outbox.webhooks SET mac = ''",

@@ -13,7 +13,7 @@ from fundledger.fund.channels.channel import Standing
 from fundledger.fund.jobs.payout_sending import Pace
 from fundledger.fund.jobs.payouts import Payouts
 from fundledger.fund.model.answer import OrderFault, Taken
-from fundledger.fund.model.order import Kind, Order, State
+from fundledger.fund.model.order import Kind, Order, SplitPart, State
 from fundledger.fund.store.macs import OrderMacs, open_macs, trusted_mac
 from fundledger.fund.store.migrate import migrate
 from fundledger.fund.store.orders import read_order
@@ -47,6 +47,7 @@ def an_order_with_everything() -> Order:
         if getattr(order, name) is None and name not in UNCOVERED:
             ids = ("of_order", "of_voucher", "end_voucher_id", "reversed_by")
             setattr(order, name, order.id if name in ids else 1 if name == "fee_version" else "x")
+    order.parts = [SplitPart("a", 60, 6, 1), SplitPart("b", 40)]
     order.problem = b"{}"
     return order
 
@@ -69,6 +70,8 @@ def test_every_term_of_an_order_is_under_its_mac(name: str) -> None:
         other = there + b"x"
     elif isinstance(there, str):
         other = there + "x"
+    elif isinstance(there, list):
+        other = [*there[:-1], SplitPart("b", 40, 1)]
     else:
         other = order_id("other", "m", "1")
     setattr(order, name, other)
@@ -78,6 +81,34 @@ def test_every_term_of_an_order_is_under_its_mac(name: str) -> None:
     ):
         setattr(order, name, None)
         assert not MACS.verifies(order)
+
+
+@pytest.mark.parametrize(
+    ("field", "other"),
+    [
+        *(("merchant", "c"), ("amount", 41), ("fee", 1), ("tax", 1), ("set_off", 1), ("to_receivable", 1)),
+        *(("end_set_off", 1), ("fee_version", 3), ("keeps_fee", True)),
+    ],
+)
+def test_each_term_of_a_part_is_under_the_mac_of_its_order(field: str, other: Any) -> None:
+    order = an_order_with_everything()
+    MACS.seal(order)
+    assert order.parts is not None
+    order.parts[1] = msgspec.structs.replace(order.parts[1], **{field: other})
+    assert not MACS.verifies(order)
+    order.parts = order.parts[:1]
+    assert not MACS.verifies(order)
+    assert {field for field in SplitPart.__struct_fields__ if field} == {
+        *("merchant", "amount", "fee", "tax", "set_off", "to_receivable", "end_set_off", "fee_version"),
+        "keeps_fee",
+    }
+
+
+def test_the_mac_of_a_split_order_stays_as_it_is() -> None:
+    order = an_order(Kind.SPLIT_PAYMENT, "p", 100, fee=7, tax=1, parts=[SplitPart("a", 60, 7, 1), SplitPart("b", 40)])
+    MACS.seal(order)
+    assert order.mac is not None
+    assert order.mac.hex()[:32] == "3c642543f73d9a41c20c0e9c06c96756"
 
 
 def test_a_mac_is_of_one_key_and_of_one_order() -> None:

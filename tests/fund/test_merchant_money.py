@@ -55,7 +55,7 @@ async def test_a_top_up_repays_the_debt_and_charges_no_fee_of_payments(worker: F
 async def test_a_top_up_charges_the_fee_of_its_own_rule(worker: FundWorker) -> None:
     merchant = await worker.merchant()
     async with worker.pool.acquire() as connection:
-        rule = merchant, "top_up", None, Fee(fixed=7), datetime(2020, 1, 1, tzinfo=UTC), MODULE
+        rule = merchant, "CNY", "top_up", None, Fee(fixed=7), datetime(2020, 1, 1, tzinfo=UTC), MODULE
         await worker.merchants._write_rule(connection, *rule)
     await worker.start_worker()
     answer = await top_up(worker, merchant, "t", 100)

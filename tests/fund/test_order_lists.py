@@ -1,6 +1,7 @@
 """Lists of orders over all merchants: every filter, every page size, at bounded cost."""
 
 import itertools
+import json
 import random
 import uuid
 from collections.abc import AsyncIterator
@@ -25,14 +26,14 @@ from tests.support.tampering import any_state
 
 BEGAN = datetime(2026, 3, 1, tzinfo=UTC)
 STATEMENTS = {
-    "find_orders": "orders_by_time",
-    "find_orders_of_merchant": "orders_by_merchant",
-    "find_orders_of_kind": "orders_of_kind_by_time",
-    "find_orders_in_state": "orders_in_state_by_time",
-    "find_orders_by_ref": "orders_receipt_once",
-    "find_orders_posting": "orders_due",
-    "channels_with_refs": "orders_receipt_once",
-    "seqs_of_times": "orders_by_time",
+    "find_orders": {"orders_by_time"},
+    "find_orders_of_merchant": {"orders_by_merchant", "split_parts_by_merchant", "orders_id_once"},
+    "find_orders_of_kind": {"orders_of_kind_by_time"},
+    "find_orders_in_state": {"orders_in_state_by_time"},
+    "find_orders_by_ref": {"orders_receipt_once"},
+    "find_orders_posting": {"orders_due"},
+    "channels_with_refs": {"orders_receipt_once"},
+    "seqs_of_times": {"orders_by_time"},
 }
 
 
@@ -43,16 +44,17 @@ async def connection(fund_database: str) -> AsyncIterator["asyncpg.Connection[as
     await connection.close()
 
 
-@pytest.mark.parametrize(("name", "index"), STATEMENTS.items())
+@pytest.mark.parametrize(("name", "indexes"), STATEMENTS.items())
 async def test_a_list_is_read_by_its_index_also_when_it_was_planned_on_an_empty_table(
-    connection: "asyncpg.Connection[asyncpg.Record]", name: str, index: str
+    connection: "asyncpg.Connection[asyncpg.Record]", name: str, indexes: set[str]
 ) -> None:
     plan = await plan_of(connection, SQL[name], like_a_lane=False)
     used = {node["Index Name"] for node in nodes(plan) if "Index Name" in node}
-    assert used == {index}
-    # An ordered index returns the rows in their order: nothing is sorted before the limit but the kinds of a merchant.
+    assert used == indexes
+    # An ordered index returns the rows in their order: nothing is sorted before the limit but the kinds of a merchant, and
+    # the orders that it owns with those in which it has a part.
     sorts = [node for node in nodes(plan) if node["Node Type"] == "Sort"]
-    assert len(sorts) == (name == "find_orders_of_merchant")
+    assert len(sorts) == (2 if name == "find_orders_of_merchant" else 0)
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -65,15 +67,23 @@ class Row(msgspec.Struct, frozen=True):
     channel: str | None
     channel_ref: str | None
     amount: int
+    parts: str = ""
+    """The merchants of the parts of a split order."""
+
+    def is_of(self, merchant: str | None) -> bool:
+        return merchant is None or merchant == self.merchant or merchant in self.parts
 
 
 INSERT = """
 INSERT INTO fund.orders (id, kind, merchant, order_no, state, amount, fee, currency, module, digest, voucher_id, created_at,
-                         layout, channel, channel_ref, receipt_void, due_at, problem, stuck_from, voucher_format)
+                         layout, channel, channel_ref, receipt_void, due_at, problem, stuck_from, voucher_format, parts)
 VALUES ($1, $2, $3, gen_random_uuid()::text, $4, $5, 0, 'CNY', 'tests', '', $1, $6::timestamptz, 1, $7, $8, true,
         CASE WHEN $4::text = 'posting' THEN $6::timestamptz END,
-        CASE WHEN $4 IN ('stuck', 'refused') THEN '{}'::json END, CASE WHEN $4 = 'stuck' THEN 'posting' END, 3)
+        CASE WHEN $4 IN ('stuck', 'refused') THEN '{}'::json END, CASE WHEN $4 = 'stuck' THEN 'posting' END, 3, $9)
 RETURNING seq
+"""
+INSERT_PART = """
+INSERT INTO fund.split_parts (order_id, merchant, kind, seq, amount, fee, tax, mac_key, mac) VALUES ($1, $2, $3, $4, 1, 0, 0, 0, '')
 """
 
 
@@ -89,27 +99,32 @@ async def rows(connection: "asyncpg.Connection[asyncpg.Record]") -> list[Row]:
                 0,
                 BEGAN + timedelta(hours=i // 2 + draw.randint(-3, 3)),
                 draw.choice("abc"),
-                draw.choice(["payment"] * 3 + ["refund", "withdrawal"]),
+                draw.choice(["payment"] * 3 + ["refund", "withdrawal", "split_payment"]),
                 draw.choice(["posted"] * 3 + ["posting", "refused", "stuck", "paid"]),
                 *draw.choice(
                     [("x", f"r{draw.randint(0, 5)}"), ("y", f"r{draw.randint(0, 5)}"), ("y", None), (None, None)]
                 ),
                 draw.randint(1, 4),
             )
-            more = row.channel, row.channel_ref
+            parts = draw.choice(["ab", "ac", "bc"]) if row.kind == "split_payment" else ""
+            terms = json.dumps([{"merchant": merchant} for merchant in parts]) if parts else None
+            more = row.channel, row.channel_ref, terms
             seq = await connection.fetchval(
                 INSERT, row.id, row.kind, row.merchant, row.state, row.amount, row.created_at, *more
             )
-            found.append(msgspec.structs.replace(row, seq=seq))
+            for merchant in parts:
+                await connection.execute(INSERT_PART, row.id, merchant, row.kind, seq)
+            found.append(msgspec.structs.replace(row, seq=seq, parts=parts))
     return found
 
 
 def expected(rows: list[Row], wanted: OrderFilter) -> set[uuid.UUID]:
-    named = ("merchant", "kind", "state", "channel", "channel_ref", "amount")
+    named = ("kind", "state", "channel", "channel_ref", "amount")
     return {
         row.id
         for row in rows
         if wanted.from_ <= row.created_at <= wanted.to
+        and row.is_of(wanted.merchant)
         and all(getattr(wanted, name) in (None, getattr(row, name)) for name in named)
     }
 
@@ -145,7 +160,7 @@ def filters() -> list[OrderFilter]:
 
 VALUES: list[Any] = [
     ["a", "b", "d"],
-    [Kind.PAYMENT, Kind.REFUND],
+    [Kind.PAYMENT, Kind.REFUND, Kind.SPLIT_PAYMENT],
     [State.POSTED, State.POSTING, State.REFUSED, State.STUCK],
     ["x", "y"],
     ["r1", "r2", "r9"],
@@ -177,7 +192,7 @@ async def test_a_page_looks_at_a_bounded_number_of_orders(
     ordered = sorted((row.created_at, row.seq) for row in rows)
     assert (ids, after) == ([], Place(*ordered[49]))
     ids, after = await find_orders(connection, OrderFilter(FROM, TO, merchant="a", amount=9), None, 10)
-    of_a = sorted((row.seq, row.created_at) for row in rows if row.merchant == "a")
+    of_a = sorted((row.seq, row.created_at) for row in rows if row.is_of("a"))
     assert (ids, after) == ([], Place(of_a[49][1], of_a[49][0]))
 
 

@@ -10,9 +10,10 @@ import msgspec
 import pytest
 
 from fundledger.client.faults import Unavailable
+from fundledger.fund.jobs.payout_funds import PayoutFunds
 from fundledger.fund.model.answer import OrderFault, Taken
 from fundledger.fund.model.channel import Channel
-from fundledger.fund.model.order import Order, State
+from fundledger.fund.model.order import Kind, Order, State
 from fundledger.fund.model.own_requests import OwnTransfer
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.model.requests import Fee
@@ -297,6 +298,27 @@ async def test_own_money_is_transferred_from_a_closed_channel_and_not_to_it(work
     await worker.batcher.end(order.id, "bounced", None, "r", "bank")
 
 
+async def test_own_money_leaves_what_a_lost_dispute_has_taken(worker: FundWorker) -> None:
+    """The bank has taken the money of a lost dispute, also while the end of the dispute is refused."""
+    banks = Banks(worker, "ISK")
+    limit(worker)
+    merchant = await banks.fill(1_000)
+    dispute = {"merchant": merchant, "payment_order_no": "fill", "amount": 600}
+    order = await worker.done("dispute", order_no="d", **dispute)
+    await worker.accounts.freeze(f"merchant:{merchant}:disputed", "tests", "all")
+    answer = await worker.batcher.end(order.id, "lost", None, None, "bank")
+    assert isinstance(answer, Taken)
+    assert (answer.order.state, answer.order.ending) == (State.POSTED, "lost")
+    assert await banks.hold() == [1_000, 0]
+    assert refused(await worker.ask(**banks.transfer(401)), Code.CHANNEL_UNDERFUNDED)
+    funds = PayoutFunds(worker.pool, worker.gateway, worker.batcher._platform._channels)  # type: ignore[arg-type]
+    assert await funds._left(banks.a, "ISK", Kind.WITHDRAWAL) == 400
+    await worker.accounts.unfreeze(f"merchant:{merchant}:disputed")
+    assert isinstance(await worker.batcher.retry(order.id, "tester"), Taken)
+    assert await banks.hold() == [400, 0]
+    assert refused(await worker.ask(**banks.transfer(401, "t2")), Code.CHANNEL_UNDERFUNDED)
+
+
 # --- Own funds, fee sweeps, payables --------------------------------------------------------------------------------
 
 
@@ -316,10 +338,23 @@ async def test_own_funds_leave_only_as_far_as_they_came_in(worker: FundWorker) -
     assert await banks.hold("equity:own") == [50, 0, 50]
 
 
-async def test_a_fee_sweep_takes_only_income_that_was_not_swept_and_not_spent(worker: FundWorker) -> None:
-    banks = Banks(worker, "MYR")
+async def test_an_edited_order_of_own_money_raises_no_bound(worker: FundWorker) -> None:
+    banks = Banks(worker, "MVR")
     await banks.fill(10_000, fee=Fee(basis_points=100))
-    await worker.done("channel_cost", order_no=f"c-{worker.salt}", channel=banks.a, amount=30, currency="MYR")
+    swept = await taken(await worker.ask(**banks.own("fee_sweep", 90, "1")))
+    edit = "UPDATE fund.orders SET amount = $2 WHERE id = $1"
+    await worker.value(edit, swept.id, 1)
+    answer = await worker.ask(**banks.own("fee_sweep", 99, "2"))
+    assert isinstance(answer, OrderFault)
+    assert answer.tampered
+    await worker.value(edit, swept.id, 90)
+    assert refused(await worker.ask(**banks.own("fee_sweep", 99, "2")), Code.SWEEP_EXCEEDS_INCOME)
+
+
+async def test_a_fee_sweep_takes_only_income_that_was_not_swept_and_not_spent(worker: FundWorker) -> None:
+    banks = Banks(worker, "MOP")
+    await banks.fill(10_000, fee=Fee(basis_points=100))
+    await worker.done("channel_cost", order_no=f"c-{worker.salt}", channel=banks.a, amount=30, currency="MOP")
     assert refused(await worker.ask(**banks.own("fee_sweep", 71)), Code.SWEEP_EXCEEDS_INCOME)
     await taken(await worker.ask(**banks.own("fee_sweep", 50, "1")))
     assert await banks.hold("equity:own", "income:fee") == [9_920, 0, -50, 100]
@@ -327,9 +362,13 @@ async def test_a_fee_sweep_takes_only_income_that_was_not_swept_and_not_spent(wo
     waiting = [await worker.requested(**banks.own("fee_sweep", 15, n)) for n in "34"]
     answers = await asyncio.gather(*(worker.batcher.approve(order.id, CHECKER) for order in waiting))
     assert sorted(type(answer).__name__ for answer in answers) == ["Refusal", "Taken"]
+    again = await worker.requested(**banks.own("fee_sweep", 5, "6"))
+    # A repeated approval is answered with the order, although the order itself has taken the rest.
+    answers = await asyncio.gather(*(worker.batcher.approve(again.id, CHECKER) for _ in range(3)))
+    assert [type(answer) for answer in answers] == [Taken] * 3
     named = {"of_kind": "fee_sweep", "of_order_no": f"1-{worker.salt}", "reason": "wrong bank"}
     await worker.done("reversal", order_no=f"r-{worker.salt}", **named)
-    await taken(await worker.ask(**banks.own("fee_sweep", 55, "5")))
+    await taken(await worker.ask(**banks.own("fee_sweep", 50, "5")))
     assert await banks.hold("equity:own", "income:fee") == [9_900, 0, -70, 100]
 
 

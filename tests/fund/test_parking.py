@@ -13,6 +13,8 @@ from fundledger.fund.model.answer import Taken
 from fundledger.fund.model.order import Order, State
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.model.requests import Fee
+from fundledger.fund.store.events import event_of
+from fundledger.fund.store.queries import SQL
 from tests.support.fund_worker import FundWorker
 
 FEE = Fee(basis_points=100)
@@ -238,3 +240,9 @@ async def test_a_refused_release_leaves_the_order_parked(worker: FundWorker) -> 
     await thaw(worker, merchant, "available")
     assert await release(worker) == 1
     assert await worker.of(merchant) == (5, 0, 0)
+    rows = await worker.pool.fetch(SQL["read_events"], 0, 1 << 40, 1_000)
+    events = [event_of(row, worker.macs) for row in rows if row["id"] == order.id]
+    states = ["parked", "posting", "parked", "posting", "parked", "posting", "posted"]
+    assert [event.type for event in events] == [f"payment.{state}" for state in states]
+    assert len({event.id for event in events}) == len(states)
+    assert (events[0].id, events[-1].id) == (f"{order.id}:parked", f"{order.id}:posted")

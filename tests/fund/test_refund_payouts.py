@@ -28,16 +28,18 @@ async def payment_of(pool: Pool, refund: UUID) -> UUID:
 # --- Selection of refunds -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("original_ref", [None, "IN-77"])
-async def test_a_channel_gets_the_reference_of_the_refunded_payment(fund_pool: Pool, original_ref: str | None) -> None:
-    order = await a_refund(fund_pool, original_ref=original_ref and f"{original_ref}-{here.channel}")
+@pytest.mark.parametrize(("kind", "original_ref"), [("refund", None), ("refund", "IN-77"), ("split_refund", "IN-78")])
+async def test_a_channel_gets_the_reference_of_the_refunded_payment(
+    fund_pool: Pool, kind: str, original_ref: str | None
+) -> None:
+    order = await a_refund(fund_pool, original_ref=original_ref and f"{original_ref}-{here.channel}", kind=kind)
     channel = Scripted(AWAY, ABSENT, PAID)
     for _ in range(3):
         await payouts(fund_pool, channel).pay_out_some()
     assert channel.asked == ["refund", "query_refund", "refund"]
     assert channel.original_refs == [original_ref and f"{original_ref}-{here.channel}"] * 2
     assert await state_of(fund_pool, order) == "paid"
-    assert await fund_pool.fetchval("SELECT kind FROM fund.payouts WHERE order_id = $1", order) == "refund"
+    assert await fund_pool.fetchval("SELECT kind FROM fund.payouts WHERE order_id = $1", order) == kind
 
 
 async def test_refunds_of_an_earlier_format_and_those_that_end_are_never_sent(fund_pool: Pool) -> None:

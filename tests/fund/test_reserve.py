@@ -58,23 +58,23 @@ class World:
         corresponding part of the fee.
         """
         number = self.number()
-        settle = "now" if settled is None else "later"
         members = {
             "merchant": self.name,
             "order_no": number,
             "fee": fee,
-            "settle": settle,
+            "settle": "now" if settled is None else "later",
             "channel": "bank",
             **columns,
         }
         id_ = order_id(Kind.PAYMENT, self.name, number)
         await an_order(self.connection, "payment", amount, state, id=id_, **members)
         if settled is not None:
-            progress = Progress(id_, self.name, self.numbers, amount, fee, settled, fee * settled // amount)
+            charged, tax = fee * settled // amount, columns.get("tax", 0)
+            progress = Progress(id_, self.name, self.numbers, amount, fee, settled, charged, tax=tax)
             await self.connection.execute(
-                "INSERT INTO fund.payments (order_id, merchant, seq, amount, fee, settled, fee_settled, mac_key, mac)"
-                " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
-                *msgspec.structs.astuple(progress)[:7],
+                "INSERT INTO fund.payments (order_id, merchant, seq, amount, fee, settled, fee_settled, tax, mac_key, mac)"
+                " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+                *(*msgspec.structs.astuple(progress)[:7], progress.tax),
                 *MACS.rows.tag(PAYMENT, progress.fields()),
             )
         return number

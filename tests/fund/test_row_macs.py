@@ -15,6 +15,7 @@ from fundledger.fund.model.answer import OrderFault, Taken
 from fundledger.fund.model.order import Order, State
 from fundledger.fund.model.refusal import Refusal
 from fundledger.fund.model.requests import Fee, FeeTier
+from fundledger.fund.model.split_requests import SplitPaymentPart
 from fundledger.fund.store.macs import OrderMacs
 from fundledger.fund.store.orders import read_order
 from fundledger.outbox.webhooks import Webhooks
@@ -37,6 +38,7 @@ UNCOVERED = {
     "fund.payouts": {"sent_at", "called_at", "calls", "asked", "due_at"},
     "fund.merchants": {"seq"},
     "fund.fee_rules": set(),
+    "fund.split_parts": set(),
     "outbox.webhooks": set(),
 }
 """Columns that no MAC covers: times and numbers of attempts, the sequence of lists, and the mark of repeated receipts,
@@ -62,6 +64,11 @@ async def fill(worker: FundWorker) -> str:
     await worker.done("withdrawal", merchant=merchant, order_no="w", amount=70, channel=channel)
     await Payouts(worker.pool, worker.batcher, {channel: Scripted(Standing.PAID)}, PACE).pay_out_some()
     await worker.done("chargeback", merchant=merchant, order_no="c", payment_order_no="now", amount=900)
+    parts = [SplitPaymentPart(merchant, 300), SplitPaymentPart(await worker.merchant("n"), 200)]
+    members = {"amount": 500, "currency": "CNY", "channel": channel, "parts": parts}
+    await worker.done("split_payment", order_no=f"sp-{worker.salt}", **members)
+    of = {"order_no": f"sr-{worker.salt}", "of_order_no": f"sp-{worker.salt}", "amount": 50}
+    await worker.done("split_refund", **of)
     await Webhooks(worker.pool, worker.macs).add(merchant, "https://example.com/hook", ["payment.posted"], "tests")
     return merchant
 
@@ -95,7 +102,7 @@ async def found(worker: FundWorker, account_dsn: str) -> set[tuple[str, str]]:
 def other_than(value: Any, type_: str) -> list[str]:
     """Return SQL expressions of values that differ from the value of a column."""
     if type_ in ("smallint", "integer", "bigint"):
-        return ["7"] if value is None else [str(value + 1), "NULL"]
+        return ["7"] if value is None else [str(value + 1_000), "NULL"]
     if type_ == "boolean":
         return [str(not value)]
     if type_ == "bytea":
@@ -323,6 +330,10 @@ async def test_a_merchant_that_was_edited_withdraws_and_settles_nothing(worker: 
         "tiers = '[]'",
         "maximum = 1, minimum = 0",
         "module = 'x'",
+        "tax_basis_points = 600",
+        "tax_mode = 'added'",
+        "fee_return = 'none'",
+        "currency = NULL",
     ],
 )
 async def test_a_fee_rule_that_was_edited_charges_nothing(worker: FundWorker, edit: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from fundledger.fund.jobs.settle import Settler, due
 from fundledger.fund.model.requests import Settlement
-from fundledger.fund.store import reservations as reserve
+from fundledger.fund.store import settling
 from tests.support.fund_books import prove_fund
 from tests.support.fund_worker import FundWorker
 from tests.support.running import RunningService
@@ -85,7 +85,7 @@ async def test_what_was_posted_after_the_day_alone_waits_for_the_next_one(
 async def test_a_settlement_of_all_has_so_many_payments_at_most_and_the_settler_goes_on(
     fund_database: str, service: RunningService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reserve, "PAYMENTS_MAX", 2)
+    monkeypatch.setattr(settling, "PAYMENTS_MAX", 2)
     async with FundWorker(fund_database, service.base_url, service.fund_token) as worker:
         merchant = await worker.merchant(settlement="daily")
         for i in range(8):

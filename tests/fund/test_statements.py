@@ -130,6 +130,32 @@ async def test_every_kind_of_order_explains_its_line_and_the_rest_is_booked(fund
     assert report.counts == {MATCHED: 4, AWAITED: 2, DIFFERENT: 1, DUPLICATE: 1, UNKNOWN: 5, Outcome.REPEATED: 0}
 
 
+async def test_split_orders_and_payments_of_invoices_explain_their_lines(fund_pool: Pool):
+    """A split order is one line, with the whole amount. An invoice moves no money."""
+    parts = '[{"merchant":"a","amount":50},{"merchant":"b","amount":10}]'
+    await an_order(fund_pool, "split_payment", 60, "posted", channel_ref="SPLIT-1", parts=parts)
+    refund = await an_order(fund_pool, "split_refund", 60, "posted", parts=parts)
+    await an_order(fund_pool, "split_chargeback", 60, "posted", channel_ref="BACK-1", parts=parts)
+    await an_order(fund_pool, "channel_invoice", 70, "posted", channel_ref="INV-1", period="2026-02")
+    by_id = await an_order(fund_pool, "payable_payment", 40, "posted", period="2026-02")
+    await an_order(fund_pool, "payable_payment", 30, "posted", channel_ref="OUT-1", period="2026-02")
+    await an_order(fund_pool, "payable_payment", 5, "rejected", channel_ref="OUT-2", problem="{}")
+    await an_order(fund_pool, "payable_payment", 6, "expired", channel_ref="OUT-3", problem="{}")
+    rows = [
+        ("SPLIT-1", 60, MATCHED),
+        (str(refund), -60, MATCHED),
+        ("BACK-1", -60, MATCHED),
+        (str(by_id), -40, MATCHED),
+        ("OUT-1", -30, MATCHED),
+        ("INV-1", -70, UNKNOWN),
+        ("OUT-2", -5, UNKNOWN),
+        ("OUT-3", -6, UNKNOWN),
+    ]
+    report = (await imported(fund_pool, *[(ref, amount) for ref, amount, _ in rows])).report
+    assert [(line.ref, line.outcome) for line in report.lines] == [(ref, outcome) for ref, _, outcome in rows]
+    assert report.difference == -81 == await booked(fund_pool)
+
+
 async def test_a_repeat_answers_the_same_and_books_nothing_though_the_books_went_on(fund_pool: Pool):
     lines = ("IN-1", 100), ("IN-2", 50)
     await an_order(fund_pool, "payment", 100, "posted", channel_ref="IN-1")

@@ -39,7 +39,7 @@ class Sums(World):
 
     async def fill(self) -> None:
         names = ("both", "now", "reversed", "untouched")
-        numbers = {name: await self.payment(100, 10, settled=None if name == "now" else 0) for name in names}
+        numbers = {name: await self.payment(100, 10, tax=8, settled=None if name == "now" else 0) for name in names}
         self.payments = {name: self.id_of(number) for name, number in numbers.items()}
         days = [self.withdraw(7), self.withdraw(8), self.withdraw(5, at=AT - timedelta(days=1))]
         assert await self.codes(*days) == [None] * 3
@@ -111,10 +111,10 @@ async def test_the_sums_of_payments_are_those_of_their_orders(world: Sums) -> No
     }
     sums_of = {name: msgspec.structs.astuple(found[id_])[5:] for name, id_ in world.payments.items()}
     assert sums_of == {
-        "both": (40, 4, 30, 30, 5, 0, 20, 20, False),
-        "now": (100, 10, 30, 0, 0, 3, 5, 0, False),
-        "reversed": (0, 0, 0, 0, 0, 0, 0, 0, True),
-        "untouched": (0, 0, 0, 0, 0, 0, 0, 0, False),
+        "both": (40, 4, 30, 30, 5, 0, 20, 20, False, 8, 3, 0),
+        "now": (100, 10, 30, 0, 0, 3, 5, 0, False, 8, 8, 1),
+        "reversed": (0, 0, 0, 0, 0, 0, 0, 0, True, 8, 0, 0),
+        "untouched": (0, 0, 0, 0, 0, 0, 0, 0, False, 8, 0, 0),
     }
     assert await world.good(rows) == set(rows)
     assert await world.good(rows, MACS) == set()

@@ -254,6 +254,29 @@ async def test_a_parked_chargeback_is_charged_to_another_merchant_or_is_a_loss(
     assert refused(more, Code.CHARGEBACK_EXCEEDS_PAYMENT)
 
 
+@pytest.mark.parametrize("why", ["pending", "won"])
+async def test_a_chargeback_that_its_merchant_can_still_pay_is_not_cleared(worker: FundWorker, why: str) -> None:
+    slips = Slips(worker, {"pending": "COP", "won": "CLP"}[why])
+    merchant = await worker.merchant("m", slips.currency)
+    settle = "later" if why == "pending" else "now"
+    await worker.pay(merchant, "p", 100, currency=slips.currency, channel=slips.channel, settle=settle)
+    accounts = ("pending", "receivable") if why == "pending" else ("available", "receivable")
+    for account in accounts:
+        await worker.accounts.freeze(f"merchant:{merchant}:{account}", "tests", "all")
+    parked = await worker.done("chargeback", merchant=merchant, order_no="cb", payment_order_no="p", amount=60)
+    assert (parked.state, parked.from_pending) == (State.PARKED, 60 if why == "pending" else 0)
+    if why == "won":
+        await worker.accounts.unfreeze(f"merchant:{merchant}:available")
+        named = {"merchant": merchant, "chargeback_order_no": "cb"}
+        await worker.done("dispute_won", order_no="won", amount=1, **named)
+    no = await worker.ask(**clear(slips, merchant, "cb", "loss", of_kind="chargeback"))
+    assert refused(no, Code.ORDER_NOT_PARKED, "of_order_no")
+    for account in accounts:
+        await worker.accounts.unfreeze(f"merchant:{merchant}:{account}")
+    assert isinstance(await worker.batcher.retry(parked.id, "tester"), Taken)
+    assert await worker.of(merchant) == ((0, 40, 0) if why == "pending" else (41, 0, 0))
+
+
 async def test_a_parked_payout_return_is_cleared_and_still_counts_against_its_withdrawal(worker: FundWorker) -> None:
     slips = Slips(worker, "KES")
     merchant, other = await worker.merchant("m", "KES", withdrawal_fee=Fee(fixed=7)), await slips.owing(30, "other")

@@ -15,7 +15,7 @@ import pytest
 
 import fundledger
 from fundledger.fund.model.flows import END_VOUCHER_TYPES
-from fundledger.fund.model.order import Kind, State
+from fundledger.fund.model.order import SPLITS, Kind, State
 from fundledger.fund.model.transitions import (
     DUAL_CONTROL,
     ENDED,
@@ -32,9 +32,9 @@ from tests.support.tampering import any_state
 Connection = asyncpg.Connection
 INSERT = """
 INSERT INTO fund.orders (id, kind, merchant, order_no, state, problem, stuck_from, ending, amount, fee, currency, channel,
-                         module, digest, voucher_id, created_at, layout, parking, parked_voucher_id, voucher_format)
+                         module, digest, voucher_id, created_at, layout, parking, parked_voucher_id, voucher_format, parts)
 VALUES ($1, $2, 'm', 'n', $3, $4, $5, $6, 100, 0, 'CNY', 'c', 'front', '', $1, now(), 1, 'park', $1,
-        CASE $2 WHEN 'refund' THEN 3 ELSE 2 END)
+        CASE WHEN $2 LIKE '%refund' THEN 3 ELSE 2 END, CASE WHEN $2 LIKE 'split%' THEN '[]'::json END)
 """
 UPDATE = "UPDATE fund.orders SET state = $2, problem = $3, stuck_from = $4, approved_by = 'back' WHERE id = $1"
 HAVE_A_PROBLEM = PROBLEMATIC
@@ -150,7 +150,8 @@ async def test_the_database_has_the_same_table_row_by_row(fund: Connection) -> N
         list(Kind),
         [*State, "lost"],
     )
-    assert {tuple(row) for row in rows} == TRANSITIONS
+    # The difference is compared, because pytest would need minutes to explain how two large sets differ.
+    assert {tuple(row) for row in rows} ^ TRANSITIONS == set()
 
 
 @pytest.mark.parametrize("before", [state for state in State if state is not State.STUCK])
@@ -251,8 +252,8 @@ ARGUMENTS: dict[str, Any] = {
     ],
     "mark_ended": lambda row: [(row["id"], *KEY)],
     "mark_orders": lambda row: [(outcome(row, state),) for state in (State.POSTED, State.REFUSED, State.STUCK)],
-    "mark_parked": lambda row: [(row["id"], 0, row["id"], None, 5.0, *KEY)],
-    "begin_release": lambda row: [(row["id"], 1, row["id"], 0, 0, 300.0, *KEY)],
+    "mark_parked": lambda row: [(row["id"], 0, row["id"], None, 5.0, *KEY, parts_of(row))],
+    "begin_release": lambda row: [(row["id"], 1, row["id"], 0, 0, 300.0, *KEY, parts_of(row))],
     "mark_stuck": lambda row: [(row["id"], row["state"], "{}", *KEY)],
     "payouts_claim": lambda row: [
         ("c", [row["id"]], [100], ["CNY"], [None], [b"new"], [b"kept"], 1, timedelta(minutes=5))
@@ -260,6 +261,10 @@ ARGUMENTS: dict[str, Any] = {
     "payouts_unknown": lambda row: [(row["id"], timedelta(minutes=5), "why", *KEY)],
     "retry_order": lambda row: [(row["id"], "back", 300.0, "reason", *KEY)],
 }
+
+
+def parts_of(row: asyncpg.Record) -> str | None:
+    return "[]" if row["kind"] in SPLITS else None
 
 
 def outcome(row: asyncpg.Record, state: State) -> str:
@@ -313,7 +318,8 @@ async def test_an_end_begins_in_the_states_that_it_may_come_after(fund: Connecti
     async with any_state(fund):
         rows = await orders_in_every_state(fund)
     for row in rows:
-        if await fund.fetch(SQL["begin_end"], row["id"], ending, None, None, 300.0, None, *KEY, 0):
+        parts = "[]" if row["kind"].startswith("split") else None
+        if await fund.fetch(SQL["begin_end"], row["id"], ending, None, None, 300.0, None, *KEY, 0, parts):
             begun.add((row["kind"], row["state"]))
     assert begun == {(kind, state) for kind in Kind for state in State if may_become(kind, state, ending)}
 

@@ -19,10 +19,14 @@ from tests.support.tampering import any_state
 
 LATER = {
     *("set_off", "end_set_off", "parking", "parked_voucher_id", "returned"),
-    *("against", "counterparty", "counter_ref", "counter_set_off", "of_kind"),
+    *("against", "counterparty", "counter_ref", "counter_set_off", "of_kind", "tax", "parts", "period"),
 }
 BEFORE = 13
 """The last migration of the earlier version."""
+
+
+async def nothing_to_seal(*_: object) -> None:
+    """Do nothing: the database has no rows yet."""
 
 
 async def write(fund: Any, macs: OrderMacs, *orders: Order) -> None:
@@ -45,6 +49,8 @@ async def test_the_receipts_and_debts_of_earlier_orders(
     all_, folder = migrations.migrations, tmp_path / "fund-keys"
     with monkeypatch.context() as older:
         older.setattr(migrations, "migrations", lambda package: [one for one in all_(package) if one[0] <= BEFORE])
+        # The statement of this version reads columns that the earlier one did not have.
+        older.setattr("fundledger.fund.store.migrate.seal_first", nothing_to_seal)
         await migrate(fund, folder)
     macs = OrderMacs(make_keys(folder))
     wrong = an_order(Kind.PAYMENT, "wrong", 10, channel_ref="S")

@@ -71,7 +71,7 @@ async def test_the_dead_are_listed_and_delivered_again(service: SimpleNamespace)
     [
         ({"merchant": "m1", "url": "http://127.0.0.1/"}, "url"),
         ({"merchant": "m 1", "url": "https://example.com/"}, "merchant"),
-        ({"merchant": "m1", "url": "https://example.com/", "events": ["payment.lost"]}, "events"),
+        ({"merchant": "m1", "url": "https://example.com/", "events": ["payment.gone"]}, "events"),
         ({"merchant": "m1", "url": "https://example.com/", "events": []}, "events"),
         ({"merchant": "m1"}, "url"),
         ({"merchant": "m1", "url": "https://example.com/", "x": 1}, "x"),

@@ -25,7 +25,7 @@ from tests.support.fund_world import AT, FundWorld, an_order, write
 from tests.support.ledger import Ledger
 
 TABLES = {
-    "fee_rules": ("append_only", "no_truncate"),
+    "fee_rules": ("append_only", "no_truncate", "currency"),
     "settled_payments": ("append_only", "no_truncate"),
     "events": ("append_only", "no_truncate"),
     "orders": ("no_delete", "no_truncate", "first_state", "transition"),
@@ -390,11 +390,11 @@ CORRUPTIONS: dict[str, tuple[str, list[str]]] = {
     ),
     "a part of a settlement": (
         "UPDATE fund.settled_payments SET amount = 499",
-        [f"{CONSISTENT}: settlement .*: expected its parts: amount 499, fee 5, found amount 500, fee 5"],
+        [f"{CONSISTENT}: settlement .*: expected its parts: amount 499, fee 5, tax 0, found amount 500, fee 5, tax 0"],
     ),
     "a part of no settlement": (
         f"INSERT INTO fund.settled_payments VALUES (gen_random_uuid(), {P2}, 1, 0)",
-        [f"{CONSISTENT}: settlement .*: expected its parts: amount 1, fee 0, found amount , fee"],
+        [f"{CONSISTENT}: settlement .*: expected its parts: amount 1, fee 0, tax 0, found amount , fee , tax "],
     ),
     "what was withdrawn on a day": (
         "UPDATE fund.withdrawal_days SET amount = amount - 1",
@@ -443,12 +443,12 @@ CORRUPTIONS: dict[str, tuple[str, list[str]]] = {
     "a sum of a day": (
         "UPDATE fund.day_sums SET amount = amount + 1 WHERE kind = 'refund'",
         [
-            f"{CONSISTENT}: day 2026-03-01, refund of m in CNY: expected 2 orders, amount 500, fee 1, found 2 .* 501, fee 1"
+            f"{CONSISTENT}: day 2026-03-01, refund of m in CNY: expected 2 orders, amount 500, fee 1, tax 0, found 2 .* 501, fee 1, tax 0"
         ],
     ),
     "a fee of a day": (
         "UPDATE fund.day_sums SET fee = fee - 1 WHERE kind = 'refund'",
-        [f"{CONSISTENT}: day 2026-03-01, refund of m in CNY: expected .* fee 1, found .* fee 0"],
+        [f"{CONSISTENT}: day 2026-03-01, refund of m in CNY: expected .* fee 1, tax 0, found .* fee 0, tax 0"],
     ),
     "a number of orders of a day": (
         "UPDATE fund.day_sums SET orders = orders + 1 WHERE kind = 'refund'",

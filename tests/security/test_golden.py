@@ -105,6 +105,9 @@ KINDS: dict[str, tuple[Callable[..., bytes], tuple[Any, ...], str]] = {
 }
 
 
+NO_TAX = {"tax": 0, "tax_settled": 0, "tax_returned": 0}
+NO_TERMS = {"currency": None, "tax_basis_points": 0, "tax_mode": "included", "fee_return": "proportional"}
+"""Columns that were added after the golden values of their rows, with their defaults."""
 FUND_ROWS: dict[str, tuple[bytes, Callable[[Any], tuple[Any, ...]], dict[str, Any], str]] = {
     "payment": (
         rows.PAYMENT,
@@ -124,8 +127,55 @@ FUND_ROWS: dict[str, tuple[bytes, Callable[[Any], tuple[Any, ...]], dict[str, An
             "charged_back": 3,
             "charged_back_unsettled": 0,
             "reversed": False,
+            **NO_TAX,
         },
         "c11b0d4caa9a146e5e290d4a6143be7a354df169fb52057dc12222456e090242",
+    ),
+    "payment with tax": (
+        rows.PAYMENT,
+        rows.payment_fields,
+        {
+            "order_id": uuid.UUID(bytes=ID),
+            "merchant": "m",
+            "seq": 7,
+            "amount": 100,
+            "fee": 9,
+            "settled": 90,
+            "fee_settled": 8,
+            "refunded": 30,
+            "refunded_unsettled": 5,
+            "fee_waived": 1,
+            "fee_returned": 3,
+            "charged_back": 3,
+            "charged_back_unsettled": 1,
+            "reversed": False,
+            "tax": 4,
+            "tax_settled": 3,
+            "tax_returned": 2,
+        },
+        "095762e4f269410316f3c8962d8c0b66f7051a3c519d4456a3eb5f66ed77239c",
+    ),
+    "split part": (
+        rows.PART,
+        rows.part_fields,
+        {
+            "order_id": uuid.UUID(bytes=ID),
+            "merchant": "m",
+            "kind": "split_payment",
+            "seq": 7,
+            "amount": 100,
+            "fee": 9,
+            "tax": 4,
+            "set_off": 8,
+            "to_receivable": 1,
+            "end_set_off": 6,
+            "refunded": 30,
+            "fee_returned": 3,
+            "tax_returned": 2,
+            "charged_back": 5,
+            "reversed": False,
+        },
+        "eabce558608ce912c325cfd99d5519f519f813d757330ad0e8c08fdfe7fe2064",
     ),
     "debt": (
         rows.DEBT,
@@ -169,8 +219,32 @@ FUND_ROWS: dict[str, tuple[bytes, Callable[[Any], tuple[Any, ...]], dict[str, An
             "effective_at": MOMENT,
             "module": "dev",
             "created_at": MOMENT,
+            **NO_TERMS,
         },
         "1c388ac412aa5918bd64b97ded82e6a384abfcb58976dbe515b99b3c041ccf00",
+    ),
+    "fee rule with tax": (
+        rows.FEE_RULE,
+        rows.fee_rule_fields,
+        {
+            "version": 7,
+            "merchant": "m",
+            "product": "payment",
+            "channel": "c",
+            "basis_points": 60,
+            "fixed": 1,
+            "minimum": 1,
+            "maximum": 9,
+            "tiers": "[]",
+            "effective_at": MOMENT,
+            "module": "dev",
+            "created_at": MOMENT,
+            "currency": "CNY",
+            "tax_basis_points": 600,
+            "tax_mode": "added",
+            "fee_return": "none",
+        },
+        "aff379fd80bbf1c515ba1cf511d2c691a295063b9f5f7d3042753f521ed084b1",
     ),
     "payout": (
         rows.PAYOUT,

@@ -12,7 +12,8 @@ from uuid import UUID
 import msgspec
 
 from fundledger.fund.model.flows import Ending, Entry, end_entries_of, entries_of
-from fundledger.fund.model.order import REFUND_FORMAT, Kind, Order, State
+from fundledger.fund.model.order import REFUND_FORMAT, Kind, Order, SplitPart, State
+from fundledger.fund.model.split import with_parts
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "reference" / "fund.md"
 BEGIN: Final = "<!-- `make definitions` makes this table from tests/support/flow_table.py. -->\n"
@@ -23,8 +24,9 @@ REVERSAL: Final = (
 
 
 class Flow(msgspec.Struct, frozen=True):
-    """A row of the table. `letters`: by field of the order, the letter that stands for its amount. `amount` has the
-    greatest power of ten, and the other fields have smaller ones in their order. `ending`: the row shows this end.
+    """A row of the table. `letters`: by field of the order, the letter that stands for its amount; a field of a part is
+    MERCHANT.FIELD. `amount` has the greatest power of ten, and the other fields have smaller ones in their order.
+    `ending`: the row shows this end.
     """
 
     event: str
@@ -111,6 +113,49 @@ ROWS: Final = [
         {"amount": "x", "from_pending": "p", "to_receivable": "d"},
         {"parking": "release"},
     ),
+    Flow(
+        "payment G, fee f of which t is tax, `settle: now`",
+        Kind.PAYMENT,
+        {"amount": "G", "fee": "f", "tax": "t"},
+        {"settle": "now"},
+    ),
+    Flow(
+        "split payment of parts p and q, fees f and g, tax t, set-off s",
+        Kind.SPLIT_PAYMENT,
+        {"M1.amount": "p", "M2.amount": "q", "M1.fee": "f", "M2.fee": "g", "M1.tax": "t", "M1.set_off": "s"},
+    ),
+    Flow(
+        "split payment of parts p and q that is parked",
+        Kind.SPLIT_PAYMENT,
+        {"M1.amount": "p", "M2.amount": "q"},
+        {"parking": "park"},
+    ),
+    Flow(
+        "split refund of parts p and q, fees returned f and g, tax t",
+        Kind.SPLIT_REFUND,
+        {"M1.amount": "p", "M2.amount": "q", "M1.fee": "f", "M2.fee": "g", "M1.tax": "t"},
+        {"voucher_format": REFUND_FORMAT},
+    ),
+    Flow(
+        "split refund `paid`",
+        Kind.SPLIT_REFUND,
+        {"M1.amount": "p", "M2.amount": "q"},
+        {"voucher_format": REFUND_FORMAT},
+        ending="paid",
+    ),
+    Flow(
+        "split refund `bounced`, set-off s",
+        Kind.SPLIT_REFUND,
+        {"M1.amount": "p", "M2.amount": "q", "M1.fee": "f", "M2.fee": "g", "M1.tax": "t", "M1.end_set_off": "s"},
+        {"voucher_format": REFUND_FORMAT},
+        ending="bounced",
+    ),
+    Flow(
+        "split chargeback of parts p and q, of which d becomes a debt",
+        Kind.SPLIT_CHARGEBACK,
+        {"M1.amount": "p", "M2.amount": "q", "M1.to_receivable": "d"},
+    ),
+    Flow("channel invoice i", Kind.CHANNEL_INVOICE, {"amount": "i"}),
     Flow("recovery n", Kind.RECOVERY, {"amount": "n"}),
     Flow("write-off n, after approval", Kind.WRITE_OFF, {"amount": "n"}),
     Flow(
@@ -152,6 +197,7 @@ ROWS: Final = [
     Flow("own funds x, `out`, after approval", Kind.OWN_FUNDS, {"amount": "x"}, {"direction": "out"}),
     Flow("fee sweep x, after approval", Kind.FEE_SWEEP, {"amount": "x"}),
     Flow("payable payment x, after approval", Kind.PAYABLE_PAYMENT, {"amount": "x"}),
+    Flow("payable payment x against `tax`, after approval", Kind.PAYABLE_PAYMENT, {"amount": "x"}, {"against": "tax"}),
     *[
         Flow(
             f"suspense clearing d, `more` (overage) against `{against}`, after approval"
@@ -246,9 +292,11 @@ def _order(flow: Flow) -> Order:
         channel="CHANNEL",
         **flow.fields,
     )
+    parts: dict[str, SplitPart] = {}
     for field, value in _values(flow).items():
-        setattr(order, field, value)
-    return order
+        merchant, _, member = field.rpartition(".")
+        setattr(parts.setdefault(merchant, SplitPart(merchant, 0)) if merchant else order, member, value)
+    return with_parts(order, list(parts.values())) if parts else order
 
 
 def _values(flow: Flow) -> dict[str, int]:

@@ -43,6 +43,6 @@ async def prove_fund(fund_dsn: str, account_dsn: str, salt: str) -> Fund:
         for check in checks
         for finding in check.findings
     ]
-    assert told == []
+    assert told == [], told
     assert [check.error for check in checks if check.error] == []
     return totals

@@ -5,152 +5,22 @@ so each outcome is certain. A balance is credits minus debits.
 """
 
 from collections import Counter
-from dataclasses import dataclass, field
 
-POSTED, REFUSED, PARKED, CLEARED = "posted", "refused", "parked", "cleared"
-Moves = dict[str, int]
-
-
-@dataclass(eq=False)
-class Rule:
-    """A fee: basis points rounded half up, plus a fixed part, within bounds, and never more than the amount."""
-
-    points: int
-    fixed: int = 0
-    least: int = 0
-    most: int | None = None
-
-    def of(self, amount: int) -> int:
-        fee = max(self.least, (amount * self.points + 5_000) // 10_000 + self.fixed)
-        return min(amount, fee if self.most is None else min(fee, self.most))
-
-
-@dataclass(eq=False)
-class Payment:
-    """A payment. `pending`: the part that is neither settled, nor refunded, nor charged back from the pending balance.
-    `kept`: the settled part that is not refunded. `fee_due` and `fee_paid`: the parts of the fee that belong to them.
-    `charged`: the part of `kept` that was charged back. `returned`: the part that went back to the payer. `settled`: the
-    part of a payment to be settled later that is settled.
-    """
-
-    number: str
-    amount: int
-    fee: int
-    later: bool
-    state: str
-    pending: int = 0
-    kept: int = 0
-    fee_due: int = 0
-    fee_paid: int = 0
-    charged: int = 0
-    returned: int = 0
-    settled: int = 0
-    was_parked: bool = False
-    moves: Moves = field(default_factory=dict)
-
-    def take_pending(self, amount: int) -> int:
-        """Take a part of the pending amount, with its share of the fee. Return this share."""
-        share = share_of(self.fee_due, self.pending, amount)
-        self.pending -= amount
-        self.fee_due -= share
-        return share
-
-
-@dataclass(eq=False)
-class Slip:
-    """An order that may be reversed, or that may be ended. `parts`: the settled payments, each with its part and the
-    share of the fee. `became_debt`: a part of it was not covered. `parked`: the parked order that it cleared.
-
-    `payment`, `pending`, `waived`: of a refund, its payment, the pending part that it took, and the fee of this part.
-    `of`: the withdrawal of a payout return. `returned`: the part of a paid withdrawal that came back.
-    """
-
-    number: str
-    kind: str
-    moves: Moves
-    amount: int = 0
-    fee: int = 0
-    is_open: bool = True
-    parts: "list[tuple[Payment, int, int]]" = field(default_factory=list)
-    became_debt: bool = False
-    was_parked: bool = False
-    parked: "Parked | None" = None
-    other: "Merchant | None" = None
-    payment: Payment | None = None
-    pending: int = 0
-    waived: int = 0
-    of: "Slip | None" = None
-    returned: int = 0
-
-
-@dataclass(eq=False)
-class Charge:
-    """A chargeback or a dispute: `pending` and `share` were taken from the pending part of the payment and its fee.
-    `won`: what came back of it.
-    """
-
-    number: str
-    kind: str
-    payment: Payment
-    amount: int
-    pending: int
-    share: int
-    state: str
-    won: int = 0
-
-    @property
-    def settled(self) -> int:
-        return self.amount - self.pending
-
-
-@dataclass(eq=False)
-class Parked:
-    """A parked order. `outside`: the account whose money is in suspense. `of`: the payment, the chargeback or the slip of
-    the order.
-    """
-
-    number: str
-    kind: str
-    amount: int
-    outside: str
-    of: "Payment | Charge | Slip | None" = None
-
-    @property
-    def is_in(self) -> bool:
-        return self.kind in ("payment", "payout_return", "top_up", "dispute_won")
-
-
-@dataclass(eq=False)
-class Merchant:
-    """A merchant. `held`: its accounts take no entries, except for the reserve. `parked`: orders that wait. `withdrawals`
-    and `refunds` have no end, `payouts` are paid.
-    """
-
-    id: str
-    currency: str
-    rule: Rule
-    payout_rule: Rule
-    payments: list[Payment] = field(default_factory=list)
-    slips: list[Slip] = field(default_factory=list)
-    withdrawals: list[Slip] = field(default_factory=list)
-    refunds: list[Slip] = field(default_factory=list)
-    payouts: list[Slip] = field(default_factory=list)
-    held: bool = False
-    parked: list[Parked] = field(default_factory=list)
-    charges: list[Charge] = field(default_factory=list)
-
-    @property
-    def may_owe_more(self) -> bool:
-        """Whether a parked order may still change the debt."""
-        return any(order.kind in ("chargeback", "dispute_fee") for order in self.parked)
-
-    def of(self, name: str) -> str:
-        return f"merchant:{self.id}:{name}"
-
-
-def share_of(fee: int, whole: int, part: int) -> int:
-    """Return the share of a fee for a part of an amount, rounded down. The last part takes the rest."""
-    return fee if part == whole else fee * part // whole
+from tests.support.money_records import (
+    CLEARED,
+    OWN,
+    PARKED,
+    POSTED,
+    REFUSED,
+    Charge,
+    Invoice,
+    Merchant,
+    Moves,
+    Parked,
+    Payment,
+    Slip,
+    share_of,
+)
 
 
 class Platform:
@@ -194,7 +64,11 @@ class Platform:
         assert sum(moves.values()) == 0, moves
         self.balances.update(moves)
 
-    def _post(self, merchant: Merchant, moves: Moves, *others: Merchant) -> str:
+    def charge(self, currency: str, fee: int, tax: int) -> Moves:
+        """Return the entries of a fee that is charged, and of the tax in it."""
+        return {self.named("income:fee", currency): fee - tax, self.named("tax:output", currency): tax}
+
+    def post(self, merchant: Merchant, moves: Moves, *others: Merchant) -> str:
         """Post entries unless an account of a merchant is held, or would be overdrawn."""
         moves = {account: amount for account, amount in moves.items() if amount}
         own = {account: amount for account, amount in moves.items() if account.startswith("merchant:")}
@@ -204,12 +78,12 @@ class Platform:
             if not account.endswith(":receivable")
         )
         held = [m for m in (merchant, *others) if m.held]
-        if is_short or any(m.of(name) in own for m in held for name in ("available", "pending", "receivable")):
+        if is_short or any(m.of(name) in own for m in held for name in OWN):
             return REFUSED
         self.move(moves)
         return POSTED
 
-    def _credit(self, merchant: Merchant, amount: int) -> Moves:
+    def credit(self, merchant: Merchant, amount: int) -> Moves:
         """Return the credit of a merchant: its debt is repaid first."""
         repaid = min(amount, self.debt(merchant))
         return {merchant.of("receivable"): repaid, merchant.of("available"): amount - repaid}
@@ -217,7 +91,7 @@ class Platform:
     # --- Money in ---
 
     def pay(self, m: Merchant, number: str, amount: int, *, later: bool) -> str:
-        payment = Payment(number, amount, m.rule.of(amount), later, POSTED)
+        payment = Payment(number, amount, *m.rule.of(amount), later, POSTED, m.rule.keeps)
         m.payments.append(payment)
         if self._take_in(m, payment, self.bank(m.currency)) == POSTED:
             return POSTED
@@ -236,14 +110,15 @@ class Platform:
         if payment.later:
             moves = {source: -amount, m.of("pending"): amount}
         else:
-            moves = {source: -amount, self.named("income:fee", m.currency): fee, **self._credit(m, amount - fee)}
-        if self._post(m, moves) == REFUSED:
+            moves = {source: -amount, **self.charge(m.currency, fee, payment.tax), **self.credit(m, amount - fee)}
+        if self.post(m, moves) == REFUSED:
             return REFUSED
         payment.state, payment.moves = POSTED, moves
         if payment.later:
             payment.pending, payment.fee_due = amount, fee
+            payment.fee_open, payment.tax_open = fee, payment.tax
         else:
-            payment.kept, payment.fee_paid = amount, fee
+            payment.kept, payment.fee_paid, payment.tax_paid = amount, fee, payment.tax
         return POSTED
 
     def settle(self, m: Merchant, number: str, amount: int | None) -> str:
@@ -258,16 +133,22 @@ class Platform:
         for payment in open_:
             part = min(left, payment.pending)
             if part:
-                parts.append((payment, part, share_of(payment.fee_due, payment.pending, part)))
+                share = min(part, share_of(payment.fee_due, payment.pending, part))
+                tax = share_of(payment.tax_open, payment.fee_open, share) if share else 0
+                parts.append((payment, part, share, tax))
                 left -= part
-        fee = sum(share for _, _, share in parts)
-        moves = {m.of("pending"): -wanted, self.named("income:fee", m.currency): fee, **self._credit(m, wanted - fee)}
-        if self._post(m, moves) == REFUSED:
+        fee, taxes = sum(share for _, _, share, _ in parts), sum(tax for *_, tax in parts)
+        moves = {m.of("pending"): -wanted, **self.charge(m.currency, fee, taxes), **self.credit(m, wanted - fee)}
+        if self.post(m, moves) == REFUSED:
             return REFUSED
-        for payment, part, share in parts:
-            payment.take_pending(part)
+        for payment, part, share, tax in parts:
+            payment.pending -= part
+            payment.fee_due -= share
             payment.kept += part
             payment.fee_paid += share
+            payment.tax_paid += tax
+            payment.fee_open -= share
+            payment.tax_open -= tax
             payment.settled += part
         m.slips.append(Slip(number, "settlement", moves, parts=parts))
         return POSTED
@@ -281,20 +162,28 @@ class Platform:
             return "refund-exceeds-payment"
         pending = min(amount, payment.pending)
         settled = amount - pending
-        fee = share_of(payment.fee_paid, payment.kept, settled) if settled else 0
+        fee = share_of(payment.fee_paid, payment.kept, settled) if settled and not payment.keeps else 0
+        tax = share_of(payment.tax_paid, payment.fee_paid, fee) if fee else 0
         moves = {
             m.of("pending"): -pending,
             m.of("available"): fee - settled,
-            self.named("income:fee", m.currency): -fee,
+            **self.charge(m.currency, -fee, -tax),
             self.transit("refund", m.currency): amount,
         }
-        if self._post(m, moves) == REFUSED:
+        if self.post(m, moves) == REFUSED:
             return REFUSED
-        waived = payment.take_pending(pending) if pending else 0
+        waived = 0
+        if pending and payment.keeps:
+            payment.pending -= pending
+        elif pending:
+            waived = payment.take_pending(pending)
+        payment.refunded_pending += pending
         payment.kept -= settled
         payment.fee_paid -= fee
+        payment.tax_paid -= tax
         payment.returned += amount
-        m.refunds.append(Slip(number, "refund", moves, amount, fee, payment=payment, pending=pending, waived=waived))
+        slip = Slip(number, "refund", moves, amount, fee, tax, payment=payment, pending=pending, waived=waived)
+        m.refunds.append(slip)
         return POSTED
 
     def end_refund(self, m: Merchant, slip: Slip, *, paid: bool) -> str:
@@ -305,13 +194,15 @@ class Platform:
             return "paid"
         assert payment is not None
         settled = slip.amount - slip.pending
-        back = {m.of("pending"): slip.pending, **self._credit(m, settled - slip.fee)}
-        outcome = self._post(m, {transit: -slip.amount, self.named("income:fee", m.currency): slip.fee, **back})
+        back = {m.of("pending"): slip.pending, **self.credit(m, settled - slip.fee)}
+        outcome = self.post(m, {transit: -slip.amount, **self.charge(m.currency, slip.fee, slip.tax), **back})
         assert outcome == POSTED
         payment.pending += slip.pending
+        payment.refunded_pending -= slip.pending
         payment.fee_due += slip.waived
         payment.kept += settled
         payment.fee_paid += slip.fee
+        payment.tax_paid += slip.tax
         payment.returned -= slip.amount
         return "bounced"
 
@@ -342,7 +233,7 @@ class Platform:
             m.of("available"): -available,
             m.of("receivable"): available - rest,
         }
-        return self._post(m, {**own, target: amount})
+        return self.post(m, {**own, target: amount})
 
     def _unreturnable(self, payment: Payment) -> str | None:
         if payment.state in (PARKED, CLEARED):
@@ -363,7 +254,7 @@ class Platform:
                 case Slip(kind="payout_return"):
                     assert self._take_returned(m, order.of, source) == POSTED
                 case _ if order.is_in:
-                    assert self._post(m, {source: -order.amount, **self._credit(m, order.amount)}) == POSTED
+                    assert self.post(m, {source: -order.amount, **self.credit(m, order.amount)}) == POSTED
                 case _:
                     assert self._take_back(m, order.amount, 0, source) == POSTED
         return [order.number for order in parked]
@@ -371,18 +262,18 @@ class Platform:
     # --- Money out ---
 
     def withdraw(self, m: Merchant, number: str, amount: int) -> str:
-        fee, debt = m.payout_rule.of(amount), self.debt(m)
+        (fee, tax), debt = m.payout_rule.of(amount), self.debt(m)
         moves = {
             m.of("available"): -amount - fee - debt,
             m.of("receivable"): debt,
             self.transit("payout", m.currency): amount,
-            self.named("income:fee", m.currency): fee,
+            **self.charge(m.currency, fee, tax),
         }
         if m.may_owe_more:
             return "debt-in-progress"
-        outcome = self._post(m, moves)
+        outcome = self.post(m, moves)
         if outcome == POSTED:
-            m.withdrawals.append(Slip(number, "withdrawal", moves, amount, fee))
+            m.withdrawals.append(Slip(number, "withdrawal", moves, amount, fee, tax))
         return outcome
 
     def end(self, m: Merchant, slip: Slip, *, paid: bool) -> str:
@@ -392,8 +283,8 @@ class Platform:
             m.payouts.append(slip)
             self.move({transit: -slip.amount, self.bank(m.currency): slip.amount})
             return "paid"
-        back = self._credit(m, slip.amount + slip.fee)
-        outcome = self._post(m, {transit: -slip.amount, self.named("income:fee", m.currency): -slip.fee, **back})
+        back = self.credit(m, slip.amount + slip.fee)
+        outcome = self.post(m, {transit: -slip.amount, **self.charge(m.currency, -slip.fee, -slip.tax), **back})
         assert outcome == POSTED
         return "bounced"
 
@@ -403,7 +294,8 @@ class Platform:
         if amount > payout.amount - payout.returned:
             return "return-exceeds-withdrawal"
         fee = payout.fee * amount // payout.amount if with_fee else 0
-        slip = Slip(number, "payout_return", {}, amount, fee, of=payout)
+        tax = payout.tax * fee // payout.fee if fee else 0
+        slip = Slip(number, "payout_return", {}, amount, fee, tax, of=payout)
         payout.returned += amount
         m.slips.append(slip)
         if self._take_returned(m, slip, self.bank(m.currency)) == POSTED:
@@ -412,15 +304,15 @@ class Platform:
         return self._park(m, Parked(number, "payout_return", amount, self.bank(m.currency), slip))
 
     def _take_returned(self, m: Merchant, slip: Slip, source: str) -> str:
-        credit = self._credit(m, slip.amount + slip.fee)
-        slip.moves = {source: -slip.amount, self.named("income:fee", m.currency): -slip.fee, **credit}
-        return self._post(m, slip.moves)
+        credit = self.credit(m, slip.amount + slip.fee)
+        slip.moves = {source: -slip.amount, **self.charge(m.currency, -slip.fee, -slip.tax), **credit}
+        return self.post(m, slip.moves)
 
     # --- Debts and corrections ---
 
     def _slip(self, m: Merchant, slip: Slip) -> str:
         """Post an order that can be reversed later."""
-        outcome = self._post(m, slip.moves)
+        outcome = self.post(m, slip.moves)
         if outcome == POSTED:
             m.slips.append(slip)
         return outcome
@@ -442,7 +334,7 @@ class Platform:
             return "suspense-exceeded"
         suspense = self.named(f"suspense:{against or ('short' if credit else 'over')}", m.currency)
         if credit:
-            moves = {suspense: -amount, **self._credit(m, amount)}
+            moves = {suspense: -amount, **self.credit(m, amount)}
         else:
             moves = {m.of("available"): -amount, suspense: amount}
         return self._slip(m, Slip(number, "adjustment", moves))
@@ -472,7 +364,7 @@ class Platform:
             return "order-already-reversed"
         if payment.state != POSTED or payment.was_parked or payment.returned or payment.settled:
             return "order-not-reversible"
-        outcome = self._post(m, {account: -amount for account, amount in payment.moves.items()})
+        outcome = self.post(m, {account: -amount for account, amount in payment.moves.items()})
         if outcome == POSTED:
             payment.state, payment.pending, payment.kept = "reversed", 0, 0
         return outcome
@@ -494,15 +386,20 @@ class Platform:
         merchants = [each for each in (m, slip.other) if each is not None]
         if not merchants:
             self.move(moves)
-        elif self._post(merchants[0], moves, *merchants[1:]) == REFUSED:
+        elif self.post(merchants[0], moves, *merchants[1:]) == REFUSED:
             return REFUSED
         slip.is_open = False
-        for payment, part, share in slip.parts:
+        for payment, part, share, tax in slip.parts:
             payment.pending += part
             payment.fee_due += share
+            payment.fee_open += share
+            payment.tax_open += tax
             payment.kept -= part
             payment.fee_paid -= share
+            payment.tax_paid -= tax
             payment.settled -= part
+        if slip.invoice is not None:
+            slip.invoice.paid -= slip.amount
         if slip.of is not None:
             slip.of.returned -= slip.amount
         if slip.kind.startswith("own_funds"):
@@ -512,8 +409,9 @@ class Platform:
         return POSTED
 
     @staticmethod
-    def _is_kept(payment: Payment, part: int, share: int) -> bool:
-        return payment.kept - part >= payment.charged and payment.fee_paid >= share
+    def _is_kept(payment: Payment, part: int, share: int, tax: int) -> bool:
+        left = payment.kept - part
+        return left >= payment.charged and 0 <= payment.tax_paid - tax <= payment.fee_paid - share <= left
 
     # --- Own money of the platform ---
 
@@ -552,19 +450,44 @@ class Platform:
         self.move(slip.moves)
         return slip
 
-    def pay_payable(self, number: str, amount: int, currency: str) -> str | Slip:
-        if amount > self.balances[self.payable(currency)]:
+    def pay_payable(
+        self, number: str, amount: int, currency: str, invoice: Invoice | None = None, *, is_tax: bool = False
+    ) -> str | Slip:
+        owed = self.named("tax:output", currency) if is_tax else self.payable(currency)
+        if amount > self.balances[owed] + self.before.get(owed, 0):
             return "payable-exceeded"
-        slip = Slip(number, "payable_payment", {self.payable(currency): -amount, self.bank(currency): amount})
+        if invoice is not None and not invoice.is_open:
+            return "order-already-reversed"
+        if invoice is not None and amount > invoice.amount - invoice.paid:
+            return "invoice-exceeded"
+        slip = Slip(number, "payable_payment", {owed: -amount, self.bank(currency): amount}, amount, invoice=invoice)
         self.move(slip.moves)
+        if invoice is not None:
+            invoice.paid += amount
         return slip
+
+    def invoice(self, number: str, amount: int, currency: str) -> Invoice:
+        self.move({self.named("expense:channel", currency): -amount, self.payable(currency): amount})
+        return Invoice(number, currency, amount)
+
+    def reverse_invoice(self, invoice: Invoice) -> str:
+        if not invoice.is_open:
+            return "order-already-reversed"
+        if invoice.paid:
+            return "order-not-reversible"
+        if invoice.amount > self.balances[self.payable(invoice.currency)]:
+            return "payable-exceeded"
+        cost = self.named("expense:channel", invoice.currency)
+        self.move({cost: invoice.amount, self.payable(invoice.currency): -invoice.amount})
+        invoice.is_open = False
+        return POSTED
 
     # --- Suspense explained ---
 
     def explain(
         self, m: Merchant | None, number: str, amount: int, currency: str, against: str, *, more: bool
     ) -> str | Slip:
-        """Clear an overage (`more`) or a shortage. `against`: the account that the slip names."""
+        """Clear an overage (`more`) or a shortage. `against`: the account that the order names."""
         if self._exceeds_suspense("over" if more else "short", amount, currency, is_credit=not more):
             return "suspense-exceeded"
         if against == "short" and self._exceeds_suspense("short", amount, currency, is_credit=True):
@@ -585,13 +508,15 @@ class Platform:
             "channel": "expense:channel",
         }
         if m is not None:
-            return self._credit(m, amount) if amount > 0 else {m.of("available"): amount}
+            return self.credit(m, amount) if amount > 0 else {m.of("available"): amount}
         if against == "bank":
             return {self.bank(currency): amount}
         return {self.named(names[against], currency): amount}
 
     def clear(self, owner: Merchant, number: str, parked: Parked, to: Merchant | None, against: str) -> str | Slip:
         """Move the money of a parked order elsewhere: to another merchant, or to an account of the platform."""
+        if isinstance(parked.of, Charge) and (parked.of.won or parked.of.pending):
+            return "order-not-parked"
         amount = parked.amount if parked.is_in else -parked.amount
         moves = {
             self.named("suspense:parked", owner.currency): -amount,
@@ -600,7 +525,7 @@ class Platform:
         slip = Slip(number, "parked_clearing", moves, parked=parked, other=to)
         if to is None:
             self.move(moves)
-        elif self._post(to, moves) == REFUSED:
+        elif self.post(to, moves) == REFUSED:
             return REFUSED
         owner.parked.remove(parked)
         if isinstance(parked.of, Payment | Charge):
@@ -620,7 +545,7 @@ class Platform:
     # --- Money of merchants that no payment moves ---
 
     def top_up(self, m: Merchant, number: str, amount: int) -> str:
-        slip = Slip(number, "top_up", {self.bank(m.currency): -amount, **self._credit(m, amount)})
+        slip = Slip(number, "top_up", {self.bank(m.currency): -amount, **self.credit(m, amount)})
         if self._slip(m, slip) == POSTED:
             return POSTED
         slip.was_parked = True
@@ -631,14 +556,14 @@ class Platform:
         if m.may_owe_more:
             return "debt-in-progress"
         debt = self.debt(m)
-        moves = {m.of("available"): -amount - debt, m.of("receivable"): debt, **self._credit(to, amount)}
-        return self._post(m, moves, to)
+        moves = {m.of("available"): -amount - debt, m.of("receivable"): debt, **self.credit(to, amount)}
+        return self.post(m, moves, to)
 
     def reserve(self, m: Merchant, amount: int) -> str:
-        return self._post(m, {m.of("available"): -amount, m.of("reserve"): amount})
+        return self.post(m, {m.of("available"): -amount, m.of("reserve"): amount})
 
     def unreserve(self, m: Merchant, amount: int) -> str:
-        return self._post(m, {m.of("reserve"): -amount, **self._credit(m, amount)})
+        return self.post(m, {m.of("reserve"): -amount, **self.credit(m, amount)})
 
     # --- Disputes ---
 
@@ -655,8 +580,8 @@ class Platform:
     def win(self, m: Merchant, charge: Charge) -> str:
         """End an open dispute: the merchant gets the amount again, and the payment is as before."""
         settled = charge.settled
-        moves = {m.of("disputed"): -charge.amount, m.of("pending"): charge.pending, **self._credit(m, settled)}
-        assert self._post(m, moves) == POSTED
+        moves = {m.of("disputed"): -charge.amount, m.of("pending"): charge.pending, **self.credit(m, settled)}
+        assert self.post(m, moves) == POSTED
         charge.state = "won"
         charge.payment.pending += charge.pending
         charge.payment.fee_due += charge.share
@@ -684,7 +609,7 @@ class Platform:
         charge.payment.charged -= settled
         charge.payment.kept += amount - settled
         charge.payment.settled += amount - settled
-        if self._post(m, {self.bank(m.currency): -amount, **self._credit(m, amount)}) == POSTED:
+        if self.post(m, {self.bank(m.currency): -amount, **self.credit(m, amount)}) == POSTED:
             return POSTED
         return self._park(m, Parked(number, "dispute_won", amount, self.bank(m.currency)))
 

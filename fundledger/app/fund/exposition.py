@@ -40,5 +40,5 @@ def _orders(s: FundSnapshot) -> Iterable[Metric]:
     yield gauge("fund_parked_orders", "Orders that the accounts of their merchants do not take.", s.parked)
     yield gauge("fund_parked_age_seconds", "Age of the oldest parked order.", s.parked_age_s)
     help_ = "Age of the oldest own transfer that has neither arrived nor come back."
-    yield gauge("fund_own_transfer_age_seconds", help_, s.transfer_age_s)
+    yield gauge("fund_own_transfer_age_seconds", help_, s.own_transfer_age_s)
     yield gauge("fund_dispute_age_seconds", "Age of the oldest dispute that is neither won nor lost.", s.dispute_age_s)

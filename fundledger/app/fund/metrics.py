@@ -22,8 +22,8 @@ class FundSnapshot(Answered):
     `outstanding`: number of orders of all workers that are inserted as `posting` and have no recorded outcome.
     `outstanding_age_s`: the age of the oldest of these orders, in seconds.
     `stuck`: number of orders that need an operator. `parked`: number of orders that the accounts of their merchants do
-    not take; `parked_age_s`: the age of the oldest of them. `transfer_age_s`, `dispute_age_s`: the age of the oldest
-    own transfer and of the oldest dispute without an end.
+    not take; `parked_age_s`: the age of the oldest of them. `own_transfer_age_s`, `dispute_age_s`: the age of the
+    oldest own transfer and of the oldest dispute without an end.
     """
 
     answers: dict[str, int] = msgspec.field(default_factory=dict)  # kind, answer
@@ -36,7 +36,7 @@ class FundSnapshot(Answered):
     stuck: int = 0
     parked: int = 0
     parked_age_s: float = 0.0
-    transfer_age_s: float = 0.0
+    own_transfer_age_s: float = 0.0
     dispute_age_s: float = 0.0
 
     def add(self, other: "FundSnapshot") -> None:
@@ -53,13 +53,13 @@ class FundSnapshot(Answered):
         self.stuck = max(self.stuck, other.stuck)
         self.parked = max(self.parked, other.parked)
         self.parked_age_s = max(self.parked_age_s, other.parked_age_s)
-        self.transfer_age_s = max(self.transfer_age_s, other.transfer_age_s)
+        self.own_transfer_age_s = max(self.own_transfer_age_s, other.own_transfer_age_s)
         self.dispute_age_s = max(self.dispute_age_s, other.dispute_age_s)
 
     def forget_gauges(self) -> None:
         super().forget_gauges()
         self.waiting = self.outstanding = self.stuck = self.parked = 0
-        self.outstanding_age_s = self.parked_age_s = self.transfer_age_s = self.dispute_age_s = 0.0
+        self.outstanding_age_s = self.parked_age_s = self.own_transfer_age_s = self.dispute_age_s = 0.0
 
 
 class FundMetrics(Requests):

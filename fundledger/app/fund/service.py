@@ -160,7 +160,7 @@ class FundService(Worker):
                 self.metrics.now.outstanding, self.metrics.now.outstanding_age_s = row["orders"], row["age_s"]
                 self.metrics.now.stuck = row["stuck"]
                 self.metrics.now.parked, self.metrics.now.parked_age_s = row["parked"], row["parked_age_s"]
-                self.metrics.now.transfer_age_s = row["transfer_age_s"]
+                self.metrics.now.own_transfer_age_s = row["own_transfer_age_s"]
                 self.metrics.now.dispute_age_s = row["dispute_age_s"]
             except (*AWAY, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
                 pass

@@ -67,12 +67,13 @@ class PayoutFunds:
                 return 0
             if channel.overdraft is None:
                 return None
-            # A payout that ends between these two reads is in both, and never in neither.
+            # An order that ends between these reads is counted twice, and never missed.
             sent = await self._pool.fetchval(SQL["payouts_underway"], name, currency)
+            lost = await self._pool.fetchval(SQL["lost_disputes"], name, currency)
             bank = (await self._gateway.balances([channel.bank_account])).get(channel.bank_account)
         except (GatewayFault, Tampered):
             return 0
-        return (0 if bank is None else bank.balance.posted) + channel.overdraft - int(sent)
+        return (0 if bank is None else bank.balance.posted) + channel.overdraft - int(sent) - int(lost)
 
     def _report(self, name: str, currency: str, kind: Kind, *, is_short: bool) -> None:
         """Log once that withdrawals or refunds wait for the channel, until it pays out again."""

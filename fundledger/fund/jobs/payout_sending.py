@@ -17,7 +17,7 @@ from fundledger.fund.channels.channel import Channel, ChannelAway, ChannelFault,
 from fundledger.fund.jobs.payout_funds import PayoutFunds
 from fundledger.fund.jobs.stuck import mark_stuck, problem
 from fundledger.fund.model.answer import Answer, Taken
-from fundledger.fund.model.order import Kind, Order, State
+from fundledger.fund.model.order import REFUNDS, Kind, Order, State
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.store.mac_layouts import PAYOUT, fields_of_payout
 from fundledger.fund.store.macs import OrderMacs, Tampered
@@ -129,7 +129,7 @@ class PayoutSender:
         """
         await self._wait_for_rate()
         original_ref = None
-        if sending.kind == Kind.REFUND:
+        if sending.kind in REFUNDS:
             try:
                 original_ref = await self._original_ref(sending)
             except Tampered as found:
@@ -171,7 +171,7 @@ class PayoutSender:
     async def _call(self, sending: Sending, original_ref: str | None) -> Payout:
         """Send money. Raises what the channel raises."""
         ref, money = str(sending.order_id), (sending.amount, sending.currency)
-        if sending.kind == Kind.REFUND:
+        if sending.kind in REFUNDS:
             return await self._channel.refund(ref, original_ref, *money)
         return await self._channel.pay_out(ref, *money)
 
@@ -190,7 +190,7 @@ class PayoutSender:
         """Poll the status of a payout, and act on the status. Return whether the channel answered."""
         await self._wait_for_rate()
         try:
-            query = self._channel.query_refund if sending.kind == Kind.REFUND else self._channel.query
+            query = self._channel.query_refund if sending.kind in REFUNDS else self._channel.query
             reported = await query(str(sending.order_id))
         except Exception as fault:
             is_expected = isinstance(fault, ChannelFault)

@@ -9,7 +9,7 @@ nothing else changes.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -19,7 +19,7 @@ import msgspec
 from fundledger.fund.channels.channel import Channel
 from fundledger.fund.jobs.payout_funds import PayoutFunds
 from fundledger.fund.jobs.payout_sending import Ends, Pace, PayoutSender, Sending
-from fundledger.fund.model.order import Kind, Order, State
+from fundledger.fund.model.order import REFUNDS, Kind, Order, State
 from fundledger.fund.store.mac_layouts import PAYOUT, fields_of_payout, is_of, payout_fields
 from fundledger.fund.store.orders import order_from, read_order
 from fundledger.fund.store.queries import SQL
@@ -97,21 +97,21 @@ class ChannelPayouts:
         """
         self.sender.check = check
         done = 0
-        for kind, statement in ((Kind.REFUND, "payouts_next_refunds"), (Kind.WITHDRAWAL, "payouts_next")):
-            done += await self._in_chunks(self._due(kind), self.sender.poll)
+        for kinds, statement in ((REFUNDS, "payouts_next_refunds"), ({Kind.WITHDRAWAL}, "payouts_next")):
+            done += await self._in_chunks(self._due(kinds), self.sender.poll)
             if self._answers:
                 done += await self._in_chunks(partial(self._new, statement, set()), self.sender.send)
         return done
 
-    def _due(self, kind: Kind) -> Callable[[], Awaitable[list[asyncpg.Record]]]:
-        """Return a function that leases the next chunk of payouts of a kind that are due for a poll."""
+    def _due(self, kinds: Collection[Kind]) -> Callable[[], Awaitable[list[asyncpg.Record]]]:
+        """Return a function that leases the next chunk of payouts of these kinds that are due for a poll."""
         began_at: datetime | None = None
 
         async def due() -> list[asyncpg.Record]:
             nonlocal began_at
             leased = self._name, self._pace.chunk, self._pace.lease
             while True:
-                rows = await self._pool.fetch(SQL["payouts_due"], *leased, began_at, kind)
+                rows = await self._pool.fetch(SQL["payouts_due"], *leased, began_at, sorted(kinds))
                 began_at = rows[0]["began_at"] if rows else began_at
                 there = [row for row in rows if await self._verifies(row)]
                 if there or not rows:

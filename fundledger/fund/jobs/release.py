@@ -12,6 +12,7 @@ from fundledger.client.types import Account
 from fundledger.fund.account_gateway import Unverified
 from fundledger.fund.model import accounts
 from fundledger.fund.model.order import CHARGING, Kind, Order
+from fundledger.fund.model.split import merchants_of
 from fundledger.fund.poster import PARKED_S, Overtaken, Posting
 from fundledger.fund.store.macs import Tampered
 from fundledger.fund.store.orders import order_from
@@ -67,8 +68,10 @@ def _needed(order: Order) -> dict[str, bool]:
     if order.settle == "later":
         return {parked: False, pending: True}
     # A payment credits the fee, a payout return debits the part of the fee that it returns.
-    fee = {accounts.fee_income(order.currency): order.kind in (Kind.PAYMENT, Kind.TOP_UP)} if order.fee else {}
-    return {parked: False, accounts.available(order.merchant): True, **fee}
+    charged = order.kind is not Kind.PAYOUT_RETURN
+    fee = {accounts.fee_income(order.currency): charged} if order.fee else {}
+    tax = {accounts.tax_output(order.currency): charged} if order.tax else {}
+    return {parked: False, **{accounts.available(merchant): True for merchant in merchants_of(order)}, **fee, **tax}
 
 
 def is_taken(order: Order, found: Mapping[str, Account | None]) -> bool:

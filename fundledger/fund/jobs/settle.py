@@ -14,7 +14,7 @@ from fundledger.fund.model.answer import OrderFault, Taken
 from fundledger.fund.model.requests import AMOUNT_MAX, AUTO, Settlement
 from fundledger.fund.store.orders import Pool
 from fundledger.fund.store.queries import SQL
-from fundledger.fund.store.reservations import PAYMENTS_MAX
+from fundledger.fund.store.settling import PAYMENTS_MAX
 
 AT_ONCE: Final = 50
 MODULE: Final = "settlement"

@@ -9,7 +9,7 @@ ALTER TABLE fund.orders
     ADD CONSTRAINT orders_against CHECK (against IN ('over', 'short', 'merchant', 'income', 'bank', 'loss', 'channel', 'payable')),
     ADD CONSTRAINT orders_counterparty CHECK ((counter_set_off = 0 AND counter_ref IS NULL)
         OR (counterparty IS NOT NULL AND counter_set_off BETWEEN 0 AND amount));
-COMMENT ON COLUMN fund.orders.against IS 'the account that the slip names: a suspense account, or what explains an amount in suspense; null: the account of the kind''s flow';
+COMMENT ON COLUMN fund.orders.against IS 'the account that the request names: a suspense account, or what explains an amount in suspense; null: the account of the kind''s flow';
 COMMENT ON COLUMN fund.orders.counterparty IS 'the channel that own money leaves; of a transfer: the merchant that receives it';
 COMMENT ON COLUMN fund.orders.counter_ref IS 'the reference of own money at the channel that it leaves';
 COMMENT ON COLUMN fund.orders.counter_set_off IS 'of a transfer: the part that repays the debt of the merchant that receives it';

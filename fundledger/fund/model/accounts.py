@@ -52,6 +52,10 @@ def loss(currency: str) -> str:
     return _in("expense:loss", currency)
 
 
+def tax_output(currency: str) -> str:
+    return _in("tax:output", currency)
+
+
 def suspense_over(currency: str) -> str:
     return _in("suspense:over", currency)
 
@@ -105,6 +109,7 @@ def of_platform(currency: str) -> list[AccountName]:
         AccountName(suspense_over(currency), PLATFORM, "suspense"),
         AccountName(suspense_short(currency), PLATFORM, "suspense"),
         AccountName(suspense_parked(currency), PLATFORM, "suspense"),
+        AccountName(tax_output(currency), PLATFORM, "tax_payable"),
     ]
 
 
@@ -130,7 +135,7 @@ def further(order: Order) -> list[AccountName]:
             return [AccountName(reserve(order.merchant), owner, "merchant_reserve")]
         case Kind.DISPUTE:
             return [AccountName(disputed(order.merchant), owner, "merchant_reserve")]
-        case Kind.DISPUTE_FEE | Kind.PAYABLE_PAYMENT:
+        case Kind.DISPUTE_FEE | Kind.PAYABLE_PAYMENT | Kind.CHANNEL_INVOICE:
             assert order.channel is not None, order.id
             return [AccountName(payable(order.channel, order.currency), own, "channel_payable")]
     return []

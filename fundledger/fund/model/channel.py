@@ -8,10 +8,11 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from fundledger.fund.model.merchant_requests import TopUp
-from fundledger.fund.model.order import Kind
+from fundledger.fund.model.order import REFUNDS, Kind
 from fundledger.fund.model.own_requests import OwnTransfer
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.model.requests import ChannelName, Currency, Part, Payment, Reason, Request
+from fundledger.fund.model.split_requests import SplitPayment
 
 CHANNELS_MAX: Final = 1000
 """The maximum number of channels that requests can register, because each worker keeps all channels in memory."""
@@ -46,7 +47,7 @@ class Channel(msgspec.Struct, frozen=True):
 
     def sends(self, kind: Kind) -> bool:
         """Return whether the service sends the money of orders of this kind. Otherwise a person sends it."""
-        method = self.refund if kind is Kind.REFUND else "payout"
+        method = self.refund if kind in REFUNDS else "payout"
         return (self.payout if method == "payout" else method) == "http"
 
 
@@ -81,7 +82,8 @@ def refusal_of(request: Request, channel: Channel) -> Refusal | None:
     takes it. Own money can be transferred from a closed channel, but not to it.
     """
     name = channel.name
-    if isinstance(request, Payment | TopUp) and channel.references_unique and request.channel_ref is None:
+    receipt = request if isinstance(request, Payment | TopUp | SplitPayment) else None
+    if receipt is not None and channel.references_unique and receipt.channel_ref is None:
         detail = f"a {request.kind.replace('_', '-')} through channel {name} needs the reference of the channel"
         return Refusal(Code.CHANNEL_REF_MISSING, detail, "channel_ref")
     is_target = isinstance(request, OwnTransfer) and request.channel == name

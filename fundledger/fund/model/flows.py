@@ -2,7 +2,7 @@
 the vouchers of an order. Pure. tests/fund/test_flows.py lists the entries of each flow.
 """
 
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -10,11 +10,14 @@ from fundledger.fund.model import accounts
 from fundledger.fund.model.moves import KindRules, Moves
 from fundledger.fund.model.moves import after_fee as _after_fee
 from fundledger.fund.model.moves import bank as _bank
-from fundledger.fund.model.moves import channel as _channel
 from fundledger.fund.model.moves import credit as _credit
 from fundledger.fund.model.moves import direction as _direction
-from fundledger.fund.model.order import PLATFORM, Kind, Order, has_end
+from fundledger.fund.model.moves import fee as _fee
+from fundledger.fund.model.moves import transit as _transit
+from fundledger.fund.model.order import PLATFORM, SENDING, Kind, Order, SplitPart, has_end
 from fundledger.fund.model.own_flows import OWN_RULES, end_of, outside_of
+from fundledger.fund.model.split import merchants_of
+from fundledger.fund.model.split_flows import SPLIT_RULES, bounced_refund
 
 Side = Literal["debit", "credit"]
 Ending = Literal["paid", "bounced", "won", "lost"]
@@ -26,6 +29,8 @@ END_VOUCHER_TYPES: Final[dict[tuple[Kind, Ending], str]] = {
     (Kind.WITHDRAWAL, "bounced"): "withdraw_bounced",
     (Kind.REFUND, "paid"): "refund_paid",
     (Kind.REFUND, "bounced"): "refund_bounced",
+    (Kind.SPLIT_REFUND, "paid"): "split_refund_paid",
+    (Kind.SPLIT_REFUND, "bounced"): "split_refund_bounced",
     (Kind.OWN_TRANSFER, "paid"): "own_transfer_paid",
     (Kind.OWN_TRANSFER, "bounced"): "own_transfer_bounced",
     (Kind.DISPUTE, "won"): "dispute_released",
@@ -75,16 +80,18 @@ def end_entries_of(order: Order, ending: Ending) -> list[Entry]:
     but a part of the credit to the available balance may repay the merchant's debt.
     """
     assert has_end(order), (order.kind, order.voucher_format)
-    if order.kind not in (Kind.WITHDRAWAL, Kind.REFUND):
+    if order.kind not in SENDING:
         return _entries(end_of(order, ending))
     transit = _transit(order)
     if ending == "paid":
         return _entries([(transit, -order.amount), (_bank(order), order.amount)])
-    credit = bounced_credit(order)
+    if order.parts is not None:
+        return _entries(bounced_refund(order))
+    credit = bounced_credits(order)[order.merchant]
     return _entries(
         [
             (transit, -order.amount),
-            (accounts.fee_income(order.currency), -order.fee if order.kind is Kind.WITHDRAWAL else order.fee),
+            *_fee(order, -1 if order.kind is Kind.WITHDRAWAL else 1),
             (accounts.pending(order.merchant), order.from_pending),
             (accounts.available(order.merchant), credit - order.end_set_off),
             (accounts.receivable(order.merchant), order.end_set_off),
@@ -92,24 +99,38 @@ def end_entries_of(order: Order, ending: Ending) -> list[Entry]:
     )
 
 
-def bounced_credit(order: Order) -> int:
-    """Return the amount that returns to the available balance if an order bounces or is won, with the part that repays
-    a debt.
+def bounced_credits(order: Order) -> dict[str, int]:
+    """Return the amounts that return to available balances if an order bounces or is won, by merchant, with the parts
+    that repay debts. Empty if nothing returns to a merchant.
     """
-    if order.kind is Kind.WITHDRAWAL:
-        return order.amount + order.fee
-    if order.kind is Kind.REFUND:
-        return _after_fee(order.amount - order.from_pending, order.fee)
-    return order.amount - order.from_pending if order.kind is Kind.DISPUTE else 0
+    if order.parts is not None:
+        return {part.merchant: _after_fee(part.amount, part.fee) for part in order.parts}
+    match order.kind:
+        case Kind.WITHDRAWAL:
+            return {order.merchant: order.amount + order.fee}
+        case Kind.REFUND:
+            return {order.merchant: _after_fee(order.amount - order.from_pending, order.fee)}
+        case Kind.DISPUTE:
+            return {order.merchant: order.amount - order.from_pending}
+    return {}
 
 
 def net_of(order: Order) -> int:
     """Return the amount by which the voucher of an order changes the merchant's accounts as a whole: available plus
-    pending minus receivable. Positive if the merchant gets more. The end of the order is not included.
+    pending minus receivable. Positive if the merchant gets more. The end of the order is not included. For a split
+    order, it is the sum over the merchants of all parts.
     """
     if order.kind is Kind.REVERSAL:
         return -_change(msgspec.structs.replace(order, kind=reversed_kind(order)))
     return _change(order)
+
+
+def net_of_part(order: Order, part: SplitPart) -> int:
+    """Return the part of `net_of` of a split order that concerns the merchant of one of its parts."""
+    is_reversal = order.kind is Kind.REVERSAL
+    kind = reversed_kind(order) if is_reversal else order.kind
+    net = part.amount - part.fee if kind is Kind.SPLIT_PAYMENT else part.fee - part.amount
+    return -net if is_reversal else net
 
 
 def moved(order: Order, ending: Ending | None = None) -> dict[str, int]:
@@ -119,7 +140,11 @@ def moved(order: Order, ending: Ending | None = None) -> dict[str, int]:
     its flow needs.
     """
     if order.kind is Kind.REVERSAL:
-        original = {"kind": reversed_kind(order), "set_off": order.to_receivable, "to_receivable": 0}
+        original: dict[str, Any] = {"kind": reversed_kind(order), "set_off": order.to_receivable, "to_receivable": 0}
+        if order.parts is not None:
+            original["parts"] = [
+                msgspec.structs.replace(part, set_off=part.to_receivable, to_receivable=0) for part in order.parts
+            ]
         reversed_ = moved(msgspec.structs.replace(order, **original))
         return {account: -amount for account, amount in reversed_.items()}
     entries = entries_of(order) if ending is None else end_entries_of(order, ending)
@@ -127,11 +152,12 @@ def moved(order: Order, ending: Ending | None = None) -> dict[str, int]:
 
 
 def _change(order: Order) -> int:
-    merchant = order.merchant
     if order.channel is None:
         # The flow needs a channel to name the bank account. The merchant's accounts do not depend on it.
         order = msgspec.structs.replace(order, channel="")
-    own = accounts.available(merchant), accounts.pending(merchant), accounts.receivable(merchant)
+    own: list[str] = []
+    for merchant in merchants_of(order):
+        own += accounts.available(merchant), accounts.pending(merchant), accounts.receivable(merchant)
     # A debit of the receivable account is a debt of the merchant, so all three accounts count with the same sign.
     return sum([amount for account, amount in RULES[Kind(order.kind)].flow(order) if account in own])
 
@@ -155,7 +181,7 @@ def _payment(order: Order) -> Moves:
     return [
         (_bank(order), -order.amount),
         *_credit(order, _after_fee(order.amount, order.fee)),
-        (accounts.fee_income(order.currency), order.fee),
+        *_fee(order),
     ]
 
 
@@ -163,7 +189,7 @@ def _refund(order: Order) -> Moves:
     return [
         (accounts.pending(order.merchant), -order.from_pending),
         (accounts.available(order.merchant), -_after_fee(order.amount - order.from_pending, order.fee)),
-        (accounts.fee_income(order.currency), -order.fee),
+        *_fee(order, -1),
         (_transit(order) if has_end(order) else _bank(order), order.amount),
     ]
 
@@ -172,7 +198,7 @@ def _settlement(order: Order) -> Moves:
     return [
         (accounts.pending(order.merchant), -order.amount),
         *_credit(order, _after_fee(order.amount, order.fee)),
-        (accounts.fee_income(order.currency), order.fee),
+        *_fee(order),
     ]
 
 
@@ -180,7 +206,7 @@ def _withdrawal(order: Order) -> Moves:
     return [
         (accounts.available(order.merchant), -order.amount - order.fee - order.set_off),
         (_transit(order), order.amount),
-        (accounts.fee_income(order.currency), order.fee),
+        *_fee(order),
         (accounts.receivable(order.merchant), order.set_off),
     ]
 
@@ -189,7 +215,7 @@ def _payout_return(order: Order) -> Moves:
     return [
         (_bank(order), -order.amount),
         *_credit(order, order.amount + order.fee),
-        (accounts.fee_income(order.currency), -order.fee),
+        *_fee(order, -1),
     ]
 
 
@@ -251,13 +277,8 @@ RULES: Final[dict[Kind, KindRules]] = {
     Kind.BANK_DIFFERENCE: KindRules("bank_difference", _bank_difference, of_platform=True),
     Kind.REVERSAL: KindRules("reversal", _reversal, of_platform=True),
     **OWN_RULES,
+    **SPLIT_RULES,
 }
-
-
-def _transit(order: Order) -> str:
-    """Return the account that holds the money of an order until it ends."""
-    named = accounts.payout_transit if order.kind is Kind.WITHDRAWAL else accounts.refund_transit
-    return named(_channel(order), order.currency)
 
 
 def _entries(moves: Moves) -> list[Entry]:

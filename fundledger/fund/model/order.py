@@ -48,6 +48,10 @@ class Kind(StrEnum):
     DISPUTE_WON = "dispute_won"
     DISPUTE_FEE = "dispute_fee"
     DISPUTE = "dispute"
+    SPLIT_PAYMENT = "split_payment"
+    SPLIT_REFUND = "split_refund"
+    SPLIT_CHARGEBACK = "split_chargeback"
+    CHANNEL_INVOICE = "channel_invoice"
 
 
 RECEIPTS: Final[dict[Kind, str]] = {
@@ -65,20 +69,38 @@ RECEIPTS: Final[dict[Kind, str]] = {
     Kind.DISPUTE_WON: "in",
     Kind.DISPUTE_FEE: "out",
     Kind.DISPUTE: "out",
+    Kind.SPLIT_PAYMENT: "in",
+    Kind.SPLIT_REFUND: "out",
+    Kind.SPLIT_CHARGEBACK: "out",
+    Kind.CHANNEL_INVOICE: "invoice",
 }
 """The direction in which an order moves money at its channel, by kind. A reference of a channel counts once in each
-direction. The function `fund.receipt` of the database is a copy of this table. The reference `counter_ref` of an order
-always has the direction `out`, at the channel `counterparty`.
+direction. An invoice moves no money: its reference is its number, which counts once, too. The function `fund.receipt`
+of the database is a copy of this table. The reference `counter_ref` of an order always has the direction `out`, at the
+channel `counterparty`.
+"""
+SPLITS: Final = frozenset({Kind.SPLIT_PAYMENT, Kind.SPLIT_REFUND, Kind.SPLIT_CHARGEBACK})
+"""Kinds of orders that have parts: each part belongs to another merchant. The reversal of a split payment or of a
+split chargeback has parts, too.
+"""
+REFUNDS: Final = frozenset({Kind.REFUND, Kind.SPLIT_REFUND})
+"""Kinds of orders whose money goes back to the payer through a channel."""
+SENDING: Final = (Kind.WITHDRAWAL, Kind.REFUND, Kind.SPLIT_REFUND)
+"""Kinds of orders whose money a channel sends. A refund of an earlier version is not sent: see `has_end`. The ends of
+all kinds are in `END_VOUCHER_TYPES` of `flows.py`: own transfers and disputes end, too.
 """
 
 
 FACTS: Final = frozenset(
-    {Kind.PAYMENT, Kind.CHARGEBACK, Kind.PAYOUT_RETURN, Kind.TOP_UP, Kind.DISPUTE_WON, Kind.DISPUTE_FEE}
+    {
+        *(Kind.PAYMENT, Kind.CHARGEBACK, Kind.PAYOUT_RETURN, Kind.TOP_UP, Kind.DISPUTE_WON, Kind.DISPUTE_FEE),
+        *(Kind.SPLIT_PAYMENT, Kind.SPLIT_CHARGEBACK),
+    }
 )
 """Kinds of orders that have already happened at the bank. Such an order is parked, not refused."""
 
 
-CHARGING: Final = frozenset({Kind.CHARGEBACK, Kind.DISPUTE, Kind.DISPUTE_FEE})
+CHARGING: Final = frozenset({Kind.CHARGEBACK, Kind.DISPUTE, Kind.DISPUTE_FEE, Kind.SPLIT_CHARGEBACK})
 """Kinds of orders that debit the available balance as far as it reaches. The merchant owes the rest."""
 
 
@@ -93,8 +115,8 @@ class State(StrEnum):
     that, a request to retry returns the order to its state before `stuck`.
 
     `parked`: the accounts of the merchant do not take a fact. Its money is posted to suspense. The order is released,
-    which makes it `posting` again, when the accounts are open. `cleared`: a parked clearing has moved the money of a
-    parked order elsewhere.
+    which makes it `posting` again, when the accounts are open. A split order is parked as a whole. `cleared`: a parked
+    clearing has moved the money of a parked order elsewhere.
 
     `won`, `lost`: the ends of a dispute.
     """
@@ -114,6 +136,22 @@ class State(StrEnum):
     CLEARED = "cleared"
     WON = "won"
     LOST = "lost"
+
+
+class SplitPart(msgspec.Struct):
+    """The part of a split order that belongs to one merchant. `fee` includes `tax`. `set_off`, `to_receivable` and
+    `end_set_off` are as in `Order`. `keeps_fee`: refunds do not return the fee.
+    """
+
+    merchant: str
+    amount: int
+    fee: int = 0
+    tax: int = 0
+    set_off: int = 0
+    to_receivable: int = 0
+    end_set_off: int = 0
+    fee_version: int | None = None
+    keeps_fee: bool = False
 
 
 class Order(msgspec.Struct):
@@ -169,11 +207,14 @@ class Order(msgspec.Struct):
     counter_ref: str | None = None
     counter_set_off: int = 0
     of_kind: str | None = None
+    tax: int = 0
+    parts: list[SplitPart] | None = None
+    period: str | None = None
 
 
 def has_end(order: Order) -> bool:
     """Return whether an order ends with a second voucher after it is posted. A refund of an earlier format does not."""
-    if order.kind is Kind.REFUND:
+    if order.kind in REFUNDS:
         return order.voucher_format >= REFUND_FORMAT
     return order.kind in (Kind.WITHDRAWAL, Kind.OWN_TRANSFER, Kind.DISPUTE)
 

@@ -7,10 +7,10 @@ from typing import Annotated
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from fundledger.fund.model.flows import net_of
-from fundledger.fund.model.order import Kind, State
+from fundledger.fund.model.flows import net_of, net_of_part
+from fundledger.fund.model.order import Kind, SplitPart, State
 from fundledger.fund.model.order import Order as StoredOrder
-from fundledger.fund.model.requests import Amount, MerchantId, OrderNo, Part
+from fundledger.fund.model.requests import Amount, MerchantId, Month, OrderNo, Part
 from fundledger.json_values import CurrencyCode, Instant, Uuid, about, encoded, time_text
 
 StateName = Annotated[State, about(enum=[str(state) for state in State])]
@@ -19,6 +19,27 @@ Ending = Annotated[
     str,
     about("the reported end of the order; `state` follows when it is certain", enum=["paid", "bounced", "won", "lost"]),
 ]
+
+
+class OrderPart(msgspec.Struct):
+    """The part of a split order that belongs to one merchant. The parts sum to the amounts of the order."""
+
+    merchant: MerchantId
+    amount: Amount
+    fee: Annotated[Part, about("the fee charged or returned")]
+    net: Annotated[int, about("the change of the merchant's position by this part")]
+    fee_version: Annotated[int, about("version of the merchant's fee rule; absent if no rule applied")] | UnsetType = (
+        UNSET
+    )
+    tax: Annotated[Amount, about("the part of `fee` that is tax")] | UnsetType = UNSET
+    set_off: Annotated[Amount, about("the part that repaid the merchant's debt")] | UnsetType = UNSET
+    to_receivable: (
+        Annotated[Amount, about("of a chargeback: the part that the merchant owes; of a reversal: the undone set-off")]
+        | UnsetType
+    ) = UNSET
+    end_set_off: (
+        Annotated[Amount, about("of a bounced refund: the part that repaid the merchant's debt")] | UnsetType
+    ) = UNSET
 
 
 class Order(msgspec.Struct):
@@ -103,8 +124,8 @@ class Order(msgspec.Struct):
         Annotated[
             str,
             about(
-                "the account that the slip names",
-                enum=["over", "short", "merchant", "income", "bank", "loss", "channel", "payable"],
+                "the account that the request names",
+                enum=["over", "short", "merchant", "income", "bank", "loss", "channel", "payable", "tax"],
             ),
         ]
         | UnsetType
@@ -120,6 +141,12 @@ class Order(msgspec.Struct):
     of_kind: (
         Annotated[Kind, about("the kind of the order `of_order`", enum=[str(kind) for kind in Kind])] | UnsetType
     ) = UNSET
+    tax: Annotated[Amount, about("the part of `fee` that is tax")] | UnsetType = UNSET
+    parts: Annotated[list[OrderPart], about("of a split order: its parts, each of another merchant")] | UnsetType = (
+        UNSET
+    )
+    invoice_no: Annotated[str, about("of an invoice of a channel: its number")] | UnsetType = UNSET
+    period: Annotated[Month, about("of an invoice of a channel, or of its payment: the month")] | UnsetType = UNSET
 
 
 class Event(msgspec.Struct):
@@ -137,6 +164,30 @@ class Event(msgspec.Struct):
 
 def published(order: StoredOrder) -> Order:
     """Return the JSON struct of an order, which answers and events contain."""
+    shown = _published(order)
+    if order.parts is not None:
+        shown.parts = [_part(order, part) for part in order.parts]
+    if order.kind is Kind.CHANNEL_INVOICE and order.channel_ref is not None:
+        # The number of an invoice is stored as a reference of the channel, because it counts once, too.
+        shown.channel_ref, shown.invoice_no = UNSET, order.channel_ref
+    return shown
+
+
+def _part(order: StoredOrder, part: SplitPart) -> OrderPart:
+    return OrderPart(
+        part.merchant,
+        part.amount,
+        part.fee,
+        net_of_part(order, part),
+        UNSET if part.fee_version is None else part.fee_version,
+        part.tax or UNSET,
+        part.set_off or UNSET,
+        part.to_receivable or UNSET,
+        part.end_set_off or UNSET,
+    )
+
+
+def _published(order: StoredOrder) -> Order:
     return Order(
         order.id,
         order.kind,
@@ -173,4 +224,8 @@ def published(order: StoredOrder) -> Order:
         UNSET if order.counter_ref is None else order.counter_ref,
         order.counter_set_off or UNSET,
         UNSET if order.of_kind is None else Kind(order.of_kind),
+        order.tax or UNSET,
+        UNSET,
+        UNSET,
+        UNSET if order.period is None else order.period,
     )

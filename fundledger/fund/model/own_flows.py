@@ -5,7 +5,7 @@ payment moves. `flows.py` has the other flows. Pure.
 from typing import Final
 
 from fundledger.fund.model import accounts
-from fundledger.fund.model.moves import KindRules, Moves, after_fee, bank, channel, charge, credit, direction
+from fundledger.fund.model.moves import KindRules, Moves, after_fee, bank, channel, charge, credit, direction, fee
 from fundledger.fund.model.order import Kind, Order
 
 
@@ -24,7 +24,19 @@ def _fee_sweep(order: Order) -> Moves:
 
 
 def _payable_payment(order: Order) -> Moves:
-    return [(accounts.payable(channel(order), order.currency), -order.amount), (bank(order), order.amount)]
+    if order.against == "tax":
+        owed = accounts.tax_output(order.currency)
+    else:
+        assert order.against is None, (order.id, order.against)
+        owed = accounts.payable(channel(order), order.currency)
+    return [(owed, -order.amount), (bank(order), order.amount)]
+
+
+def _channel_invoice(order: Order) -> Moves:
+    return [
+        (accounts.channel_cost(order.currency), -order.amount),
+        (accounts.payable(channel(order), order.currency), order.amount),
+    ]
 
 
 def _suspense_clearing(order: Order) -> Moves:
@@ -63,7 +75,7 @@ def _top_up(order: Order) -> Moves:
     return [
         (bank(order), -order.amount),
         *credit(order, after_fee(order.amount, order.fee)),
-        (accounts.fee_income(order.currency), order.fee),
+        *fee(order),
     ]
 
 
@@ -139,6 +151,7 @@ OWN_RULES: Final[dict[Kind, KindRules]] = {
     Kind.OWN_FUNDS: KindRules("own_funds", _own_funds, of_platform=True),
     Kind.FEE_SWEEP: KindRules("fee_sweep", _fee_sweep, of_platform=True),
     Kind.PAYABLE_PAYMENT: KindRules("payable_payment", _payable_payment, of_platform=True),
+    Kind.CHANNEL_INVOICE: KindRules("channel_invoice", _channel_invoice, of_platform=True),
     Kind.SUSPENSE_CLEARING: KindRules("suspense_clearing", _suspense_clearing, of_platform=True),
     Kind.PARKED_CLEARING: KindRules("parked_clearing", _parked_clearing, of_platform=True),
     Kind.TOP_UP: KindRules("top_up", _top_up),

@@ -1,5 +1,5 @@
-"""Model of the fund service: the bodies of API requests about the platform's own money and about suspense. Each needs
-the approval of another identity.
+"""Model of the fund service: the bodies of API requests about the platform's own money, what it owes channels, and
+suspense. Each but an invoice needs the approval of another identity.
 """
 
 from typing import ClassVar, Final, Literal
@@ -11,6 +11,7 @@ from fundledger.fund.model.requests import (
     ChannelRef,
     Currency,
     MerchantId,
+    Month,
     OrderNo,
     Reason,
     Request,
@@ -62,15 +63,37 @@ class FeeSweep(Request, kw_only=True):
     channel_ref: ChannelRef | None = None
 
 
+class ChannelInvoice(Request, kw_only=True):
+    """An invoice of a channel for its fees of a month, which is not paid yet. `invoice_no` is the number that the
+    channel gave the invoice: it counts once.
+    """
+
+    kind: ClassVar[Kind] = Kind.CHANNEL_INVOICE
+    channel: ChannelName
+    amount: Amount
+    currency: Currency
+    invoice_no: ChannelRef
+    period: Month
+
+
 class PayablePayment(Request, kw_only=True):
-    """A payment of what the platform owes a channel. It is at most the balance of the channel's payable account."""
+    """A payment of what the platform owes a channel, or the tax authority (`against`: `tax`), from the bank account of
+    `channel`. It is at most the balance of the payable account. `invoice_order_no`: the invoice of the channel that is
+    paid, in whole or in part. The payments of an invoice never exceed it.
+    """
 
     kind: ClassVar[Kind] = Kind.PAYABLE_PAYMENT
     channel: ChannelName
     amount: Amount
     currency: Currency
+    against: Literal["channel", "tax"] = "channel"
+    invoice_order_no: OrderNo | None = None
     channel_ref: ChannelRef | None = None
     reason: Reason | None = None
+
+    def __post_init__(self) -> None:
+        if self.against == "tax" and self.invoice_order_no is not None:
+            raise ValueError("invoice_order_no must be omitted if against is tax")
 
 
 AGAINST_OVERAGE: Final = frozenset({"merchant", "income", "bank", "short"})
@@ -114,13 +137,22 @@ class ParkedClearing(Request, kw_only=True):
 
     `against`: where the money goes. Money that came in can go to another `merchant`, to income of the platform
     (`income`), or back out of the channel (`bank`). Money that went out can be charged to another `merchant`, or be a
-    loss (`loss`).
+    loss (`loss`). Omit `of_merchant` if the parked order belongs to the platform.
     """
 
     kind: ClassVar[Kind] = Kind.PARKED_CLEARING
     merchant: MerchantId = PLATFORM
-    of_kind: Literal["payment", "payout_return", "chargeback", "top_up", "dispute_won", "dispute_fee"]
-    of_merchant: MerchantId
+    of_kind: Literal[
+        "payment",
+        "payout_return",
+        "chargeback",
+        "top_up",
+        "dispute_won",
+        "dispute_fee",
+        "split_payment",
+        "split_chargeback",
+    ]
+    of_merchant: MerchantId = PLATFORM
     of_order_no: OrderNo
     against: Literal["merchant", "income", "bank", "loss"]
     reason: Reason
@@ -131,5 +163,5 @@ class ParkedClearing(Request, kw_only=True):
         fitting = PARKED_IN if RECEIPTS[Kind(self.of_kind)] == "in" else PARKED_OUT
         if self.against not in fitting:
             raise ValueError(f"against must be one of {', '.join(sorted(fitting))} if of_kind is {self.of_kind}")
-        if self.merchant == self.of_merchant:
+        if self.merchant == self.of_merchant != PLATFORM:
             raise ValueError("merchant must differ from of_merchant: the order is released when its accounts are open")

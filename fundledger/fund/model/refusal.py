@@ -32,6 +32,7 @@ class Code(StrEnum):
     CHARGEBACK_EXCEEDS_PAYMENT = "chargeback-exceeds-payment"
     NOTHING_TO_SETTLE = "nothing-to-settle"
     SETTLEMENT_EXCEEDS_PENDING = "settlement-exceeds-pending"
+    INVOICE_EXCEEDED = "invoice-exceeded"
     DEBT_EXCEEDED = "debt-exceeded"
     DEBT_IN_PROGRESS = "debt-in-progress"
     WITHDRAWAL_LIMIT_EXCEEDED = "withdrawal-limit-exceeded"

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Final, Literal
 
 import msgspec
 
+from fundledger.fund.model.fees import FeeReturn, TaxMode
 from fundledger.fund.model.order import PLATFORM, Kind
 
 AUTO: Final = "auto-"
@@ -39,10 +40,11 @@ Ticket = Annotated[
     msgspec.Meta(max_length=1024, pattern=r"^[^\x00]*\Z", description="accepted and ignored in this version"),
 ]
 BasisPoints = Annotated[int, msgspec.Meta(ge=0, le=10000, description="hundredths of a percent")]
+Month = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])\Z", description="a month, YYYY-MM")]
 
 
 class Request(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
-    """The request of an order. Every request that moves a merchant's money has `merchant`."""
+    """The request of an order. `merchant` is absent, or `platform`, if the order belongs to the platform."""
 
     kind: ClassVar[Kind]
     order_no: OrderNo
@@ -54,6 +56,10 @@ class Request(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_def
 
     def digest(self) -> bytes:
         """Return the SHA-256 of the content of the request. Requests with the same content have the same digest."""
+        for name in ("merchant", "of_merchant"):
+            if getattr(self, name, None) == PLATFORM:
+                # The encoder omits a default only if it is the same object, and a decoded text is another one.
+                setattr(self, name, PLATFORM)
         return hashlib.sha256(self.kind.encode() + b"|" + _encode(self)).digest()
 
 
@@ -72,8 +78,8 @@ class Payment(Request, kw_only=True):
 
 
 class Refund(Request, kw_only=True):
-    """A full or partial refund of a posted payment. The fee is returned in proportion. In the state `posted`, the money
-    has left the merchant. The last state is `paid` or `bounced`.
+    """A full or partial refund of a posted payment. The fee is returned in proportion, unless the fee rule
+    keeps it. In the state `posted`, the money has left the merchant. The last state is `paid` or `bounced`.
     """
 
     kind: ClassVar[Kind] = Kind.REFUND
@@ -207,6 +213,9 @@ class Reversal(Request, kw_only=True):
         "payable_payment",
         "suspense_clearing",
         "parked_clearing",
+        "split_payment",
+        "split_chargeback",
+        "channel_invoice",
     ]
     of_order_no: OrderNo
     reason: Reason
@@ -222,7 +231,8 @@ class FeeTier(msgspec.Struct, forbid_unknown_fields=True):
 
 class Fee(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """A fee: `basis_points` of the amount, rounded half up, plus `fixed`; limited to `minimum` and `maximum`, and to
-    the amount.
+    the amount. `tax_basis_points`: the tax on the fee, which is `included` in the fee, or `added` to it. `return`:
+    whether refunds return the fee, in proportion or not at all.
     """
 
     basis_points: BasisPoints = 0
@@ -230,6 +240,9 @@ class Fee(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     minimum: Part = 0
     maximum: Part | None = None
     tiers: Annotated[list[FeeTier], msgspec.Meta(max_length=20)] = []
+    tax_basis_points: BasisPoints = 0
+    tax_mode: TaxMode = "included"
+    returned: FeeReturn = msgspec.field(default="proportional", name="return")
 
     def __post_init__(self) -> None:
         if self.maximum is not None and self.maximum < self.minimum:

@@ -1,13 +1,13 @@
 """Model of the fund service: the transitions of order states, in the only table that code reads. Pure.
 
 The fund service and the reconciliation use the table. The trigger `orders_transition` enforces the same transitions in
-the database: migration 0019 has a copy of the table, and a test compares the copy with the table.
+the database: migration 0020 has a copy of the table, and a test compares the copy with the table.
 """
 
 from datetime import timedelta
 from typing import Final
 
-from fundledger.fund.model.order import FACTS, Kind, Order, State
+from fundledger.fund.model.order import FACTS, SENDING, Kind, Order, State
 
 _EVERY: Final = tuple(Kind)
 DUAL_CONTROL: Final = (
@@ -16,10 +16,6 @@ DUAL_CONTROL: Final = (
     *(Kind.SUSPENSE_CLEARING, Kind.PARKED_CLEARING),
 )
 """The kinds of orders that need two identities: that of the requester, and that of the approver."""
-SENDING: Final = (Kind.WITHDRAWAL, Kind.REFUND)
-"""The kinds of orders whose money a channel sends. A refund of an earlier version is not sent: see `has_end`. The ends
-of all kinds are in `END_VOUCHER_TYPES` of `flows.py`: own transfers and disputes end, too.
-"""
 FIRST: Final = {kind: State.CREATED if kind in DUAL_CONTROL else State.POSTING for kind in Kind}
 """The state in which an order is inserted, by its kind."""
 TRANSITIONS: Final[frozenset[tuple[str, str, str]]] = frozenset(

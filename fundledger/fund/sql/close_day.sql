@@ -7,8 +7,8 @@ WITH closed AS (
     ON CONFLICT ON CONSTRAINT day_ends_pkey DO NOTHING
     RETURNING day, orders
 ), summed AS (
-    INSERT INTO fund.day_sums (day, merchant, kind, currency, state, orders, amount, fee)
-    SELECT c.day, o.merchant, o.kind, o.currency, o.state, count(*), sum(o.amount), sum(o.fee)
+    INSERT INTO fund.day_sums (day, merchant, kind, currency, state, orders, amount, fee, tax)
+    SELECT c.day, o.merchant, o.kind, o.currency, o.state, count(*), sum(o.amount), sum(o.fee), sum(o.tax)
     FROM closed c JOIN fund.orders o ON o.posted_at >= c.day::timestamp AT TIME ZONE 'UTC'
                                     AND o.posted_at < (c.day + 1)::timestamp AT TIME ZONE 'UTC'
     GROUP BY c.day, o.merchant, o.kind, o.currency, o.state

@@ -6,7 +6,7 @@ FROM (
     SELECT w.id, w.created_at, w.seq, w.matches, row_number() OVER (ORDER BY w.created_at, w.seq) AS place
     FROM (
         SELECT o.id, o.created_at, o.seq,
-               ($5::text IS NULL OR o.merchant = $5) AND ($6::text IS NULL OR o.kind = $6)
+               ($5::text IS NULL OR o.merchant = $5 OR fund.has_part(o.parts, $5)) AND ($6::text IS NULL OR o.kind = $6)
                AND ($8::text IS NULL OR o.channel = $8)
                AND ($9::text IS NULL OR o.channel_ref = $9) AND ($10::bigint IS NULL OR o.amount = $10) AS matches
         FROM fund.orders o

@@ -6,7 +6,7 @@
 -- read.
 WITH open AS (
     SELECT p.order_id, p.merchant, p.seq, p.amount, p.fee, p.settled, p.fee_settled, p.refunded, p.refunded_unsettled, p.fee_waived,
-       p.fee_returned, p.charged_back, p.charged_back_unsettled, p.reversed, p.mac_key, p.mac,
+       p.fee_returned, p.charged_back, p.charged_back_unsettled, p.reversed, p.mac_key, p.mac, p.tax, p.tax_settled, p.tax_returned,
            p.amount - p.settled - p.refunded_unsettled - p.charged_back_unsettled AS left_over
     FROM fund.payments p
     WHERE p.merchant = $1 AND p.settled + p.refunded_unsettled + p.charged_back_unsettled < p.amount AND NOT p.reversed

@@ -4,7 +4,7 @@
 WITH marked AS (
     UPDATE fund.orders o SET state = 'stuck', stuck_from = o.state, problem = $3::json, due_at = NULL, mac = $4, mac_key = $5
     WHERE o.id = $1 AND o.state = $2 AND o.state IN ('posted', 'sent', 'unknown') AND o.mac IS NOT DISTINCT FROM $6
-      AND (o.kind IN ('withdrawal', 'own_transfer', 'dispute') OR (o.kind = 'refund' AND o.voucher_format = 3))
+      AND (o.kind IN ('withdrawal', 'own_transfer', 'dispute') OR (o.kind IN ('refund', 'split_refund') AND o.voucher_format = 3))
     RETURNING o.id, o.merchant, o.kind, o.state, o.problem
 ), outbox AS (
     INSERT INTO fund.events (order_id, merchant, kind, state, detail, at)

@@ -7,7 +7,7 @@ WITH next AS (
     SELECT o.id, c.amount, c.currency, c.mac, c.kept
     FROM unnest($2::uuid[], $3::bigint[], $4::text[], $5::bytea[], $6::bytea[], $7::bytea[]) AS c (id, amount, currency, found, mac, kept)
     JOIN fund.orders o ON o.id = c.id AND o.amount = c.amount AND o.currency = c.currency AND o.mac IS NOT DISTINCT FROM c.found
-    WHERE (o.kind = 'withdrawal' OR (o.kind = 'refund' AND o.voucher_format = 3))
+    WHERE (o.kind = 'withdrawal' OR (o.kind IN ('refund', 'split_refund') AND o.voucher_format = 3))
       AND o.state = 'posted' AND o.channel = $1::text AND o.ending IS NULL
     FOR UPDATE OF o SKIP LOCKED
 ), sent AS (

@@ -8,7 +8,7 @@ SELECT
      WHERE o.kind = 'withdrawal' AND o.state = 'posted' AND o.channel = ANY($1::text[]) AND o.ending IS NULL) AS waiting_s,
     (SELECT coalesce(extract(epoch FROM clock_timestamp() - min(o.posted_at)), 0)::float8
      FROM fund.orders o LEFT JOIN fund.channels c ON c.name = o.channel AND c.currency = o.currency
-     WHERE o.kind = 'refund' AND o.state = 'posted' AND o.voucher_format = 3 AND o.channel = ANY($1::text[]) AND o.ending IS NULL
+     WHERE o.kind IN ('refund', 'split_refund') AND o.state = 'posted' AND o.voucher_format = 3 AND o.channel = ANY($1::text[]) AND o.ending IS NULL
        AND coalesce(nullif(c.refund, 'payout'), c.payout, 'http') = 'http') AS refund_waiting_s,
     (SELECT coalesce(extract(epoch FROM clock_timestamp() - $2::interval - min(p.sent_at)), 0)::float8
      FROM fund.payouts p

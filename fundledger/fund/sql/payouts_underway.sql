@@ -12,5 +12,9 @@ SELECT coalesce(sum(u.amount), 0) AS amount FROM (
     WHERE o.kind = 'withdrawal' AND o.state = 'posted' AND o.ending = 'paid' AND o.channel = $1 AND o.currency = $2
     UNION ALL
     SELECT o.amount FROM fund.orders o
-    WHERE o.kind = 'refund' AND o.state = 'posted' AND o.voucher_format = 3 AND o.ending = 'paid' AND o.channel = $1 AND o.currency = $2
+    WHERE o.kind IN ('refund', 'split_refund') AND o.state = 'posted' AND o.voucher_format = 3 AND o.ending = 'paid' AND o.channel = $1 AND o.currency = $2
+    UNION ALL
+    SELECT o.amount FROM fund.orders o
+    WHERE o.kind IN ('refund', 'split_refund') AND o.state = 'stuck' AND o.voucher_format = 3 AND o.ending IS DISTINCT FROM 'bounced'
+      AND (o.stuck_from IN ('sent', 'unknown') OR o.ending = 'paid') AND o.channel = $1 AND o.currency = $2
 ) AS u

@@ -6,23 +6,24 @@
 -- oldest first. Locks: none.
 WITH named AS (
     SELECT o.id, o.seq, o.kind, o.channel_ref, o.state, o.reversed_by, o.of_order,
-        CASE WHEN o.kind IN ('payment', 'payout_return', 'top_up', 'dispute_won', 'own_funds', 'own_transfer') THEN o.amount ELSE -o.amount END AS amount,
-        o.kind NOT IN ('payment', 'top_up', 'dispute_won', 'own_funds') AS by_id,
-        CASE WHEN o.kind IN ('withdrawal', 'own_transfer') OR (o.kind = 'refund' AND o.voucher_format = 3) THEN 'paid'
+        CASE WHEN o.kind IN ('payment', 'payout_return', 'top_up', 'dispute_won', 'own_funds', 'own_transfer', 'split_payment') THEN o.amount ELSE -o.amount END AS amount,
+        o.kind NOT IN ('payment', 'top_up', 'dispute_won', 'own_funds', 'split_payment') AS by_id,
+        CASE WHEN o.kind IN ('withdrawal', 'own_transfer') OR (o.kind IN ('refund', 'split_refund') AND o.voucher_format = 3) THEN 'paid'
              WHEN o.kind = 'dispute' THEN 'lost' ELSE 'posted' END AS last
     FROM fund.orders o
     WHERE o.channel = $1::text AND o.currency = $2::text AND o.channel_ref = ANY($3::text[])
         AND o.kind IN ('payment', 'withdrawal', 'payout_return', 'chargeback', 'refund', 'own_transfer', 'own_funds', 'fee_sweep',
-                       'payable_payment', 'top_up', 'dispute_won', 'dispute_fee', 'dispute')
+                       'payable_payment', 'top_up', 'dispute_won', 'dispute_fee', 'dispute', 'split_payment', 'split_refund',
+                       'split_chargeback')
     UNION
     SELECT o.id, o.seq, o.kind, o.channel_ref, o.state, o.reversed_by, o.of_order,
         CASE WHEN o.kind IN ('own_transfer', 'payout_return') THEN o.amount ELSE -o.amount END, true,
-        CASE WHEN o.kind IN ('withdrawal', 'own_transfer') OR (o.kind = 'refund' AND o.voucher_format = 3) THEN 'paid'
+        CASE WHEN o.kind IN ('withdrawal', 'own_transfer') OR (o.kind IN ('refund', 'split_refund') AND o.voucher_format = 3) THEN 'paid'
              WHEN o.kind = 'dispute' THEN 'lost' ELSE 'posted' END
     FROM fund.orders o
     WHERE o.id = ANY($4::uuid[]) AND o.channel = $1::text AND o.currency = $2::text
         AND (o.kind IN ('withdrawal', 'payout_return', 'refund', 'channel_cost', 'chargeback', 'own_transfer', 'fee_sweep', 'payable_payment',
-                        'dispute')
+                        'dispute', 'split_refund', 'split_chargeback')
              OR (o.kind = 'dispute_fee' AND o.against IS NULL)
              OR (o.kind IN ('suspense_clearing', 'parked_clearing') AND o.against = 'bank'))
     UNION

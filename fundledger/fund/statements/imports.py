@@ -236,8 +236,8 @@ class Contradiction(msgspec.Struct, frozen=True):
 
 
 async def contradictions(pool: Pool, limit: int = 1000) -> list[Contradiction]:
-    """Return at most `limit` contradictions: lines with the outcome `awaited` whose order was refused or bounced later.
-    Raises what asyncpg raises.
+    """Return at most `limit` contradictions: lines with the outcome `awaited` whose order was refused, bounced or won
+    later. Raises what asyncpg raises.
     """
     rows = await pool.fetch(SQL["statements_contradicted"], limit)
     return [Contradiction(*row.values()) for row in rows]

@@ -26,6 +26,7 @@ class DaySum(NamedTuple):
     orders: int
     amount: int
     fee: int
+    tax: int
 
 
 class Day(NamedTuple):
@@ -47,7 +48,7 @@ async def read_day(connection: AnyConnection, day: date, after: SumKey | None, l
     sums = [
         DaySum(
             *(row["merchant"], row["kind"], row["currency"], row["state"]),
-            *(row["orders"], int(row["amount"]), int(row["fee"])),
+            *(row["orders"], int(row["amount"]), int(row["fee"]), int(row["tax"])),
         )
         for row in rows
     ]

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from fundledger.fund.model.order import CHARGING, Kind, Order
+from fundledger.fund.model.split import merchants_of
 from fundledger.fund.model.transitions import is_posted
 from fundledger.fund.store.mac_layouts import DEBT, debt_fields
 from fundledger.fund.store.macs import OrderMacs
@@ -26,27 +27,42 @@ REPAYING: Final = frozenset({Kind.RECOVERY, Kind.WRITE_OFF})
 
 
 def repaid(order: Order) -> int:
-    """Return the part of a debt that an order repays, without its end."""
+    """Return the part of the debt of its merchants that an order repays, without its end."""
     return order.amount if order.kind in REPAYING else order.set_off
 
 
 def repayments(order: Order) -> list[tuple[str, int]]:
-    """Return the merchants whose debts an order repays, without its end, and the amounts that it repays."""
+    """Return the parts of debts that an order repays, without its end, as pairs of a merchant and an amount."""
+    if order.parts is not None:
+        return [(part.merchant, part.set_off) for part in order.parts if part.set_off]
     found = [(order.merchant, repaid(order))] if repaid(order) else []
     if order.counter_set_off and order.counterparty is not None:
         found.append((order.counterparty, order.counter_set_off))
     return found
 
 
-def owes(order: Order) -> bool:
-    """Return whether a posted order increases a debt."""
-    return is_posted(order) and order.kind in OWING and order.to_receivable > 0
+def end_repayments(order: Order) -> list[tuple[str, int]]:
+    """Return the parts of debts that the end of an order repays, as pairs of a merchant and an amount."""
+    if order.parts is not None:
+        return [(part.merchant, part.end_set_off) for part in order.parts if part.end_set_off]
+    return [(order.merchant, order.end_set_off)] if order.end_set_off else []
 
 
-def undecided(order: Order) -> list[str]:
+def owing(order: Order) -> list[tuple[str, int]]:
+    """Return the debts that a posted order makes, as pairs of a merchant and an amount."""
+    if not is_posted(order) or order.kind not in OWING or not order.to_receivable:
+        return []
+    if order.parts is not None:
+        return [(part.merchant, part.to_receivable) for part in order.parts if part.to_receivable]
+    return [(order.merchant, order.to_receivable)]
+
+
+def undecided(order: Order) -> set[str]:
     """Return the merchants whose debts the outcome of a `posting` order may still change."""
-    found = [merchant for merchant, _ in repayments(order)]
-    return [*found, order.merchant] if order.to_receivable > 0 or order.kind in CHARGING else found
+    found = {merchant for merchant, _ in repayments(order)}
+    if order.kind in CHARGING or (order.to_receivable and order.parts is None):
+        return found | set(merchants_of(order))
+    return found | {part.merchant for part in order.parts or () if part.to_receivable}
 
 
 async def lock(
@@ -93,11 +109,11 @@ async def change(connection: Connection, macs: OrderMacs, posted: Sequence[Order
     this in the transaction that records these outcomes. If a row does not match its MAC, its debt is computed from the
     orders when it is used next: the row that was edited must not verify again without the change.
     """
-    changes = [(order.merchant, order.to_receivable) for order in posted if owes(order)]
+    changes = [pair for order in posted for pair in owing(order)]
     if changes:
         merchants = sorted({merchant for merchant, _ in changes})
         tags = [macs.rows.tag(DEBT, (name, 0))[1] for name in merchants]
-        ids = [order.id for order in posted if owes(order)]
+        ids = [order.id for order in posted if owing(order)]
         await connection.execute(SQL["begin_debts"], merchants, tags, macs.rows.version, ids)
     changes += [repayment for order in refused for repayment in repayments(order)]
     if not changes:
@@ -113,33 +129,34 @@ async def change(connection: Connection, macs: OrderMacs, posted: Sequence[Order
         await connection.execute(SQL["forget_debt"], merchant)
 
 
-async def set_off(connection: Connection, macs: OrderMacs, merchant: str, credit: int) -> int:
-    """Lock a merchant, reserve the set-off of a credit from its debt, and return the set-off. Call this in a
-    transaction. A debt that does not match its MAC is not set off.
+async def set_offs(connection: Connection, macs: OrderMacs, credits_: Mapping[str, int]) -> dict[str, int]:
+    """Lock merchants, reserve the set-off of a credit from the debt of each, and return the set-offs by merchant. Call
+    this in a transaction. A debt that does not match its MAC is not set off.
     """
-    await connection.execute(SQL["lock_merchants"], [merchant])
-    owed = (await lock(connection, macs, [merchant]))[0].get(merchant, 0)
-    if owed:
-        await write(connection, macs, {merchant: owed - min(credit, owed)})
-    return min(credit, owed)
+    await connection.execute(SQL["lock_merchants"], sorted(credits_))
+    debts, _ = await lock(connection, macs, credits_.keys())
+    taken = {merchant: min(credit, debts.get(merchant, 0)) for merchant, credit in credits_.items()}
+    await write(connection, macs, {merchant: debts[merchant] - part for merchant, part in taken.items() if part})
+    return taken
 
 
 def by_orders(orders: Iterable[Order]) -> dict[str, int]:
     """Return the debts of merchants, computed from all orders that change debts and are not refused."""
     debts: dict[str, int] = {}
     for order in orders:
-        owed = order.to_receivable if owes(order) else 0
-        debts[order.merchant] = debts.get(order.merchant, 0) + owed - order.end_set_off
-        for merchant, amount in repayments(order):
-            debts[merchant] = debts.get(merchant, 0) - amount
+        repays = [(merchant, -amount) for merchant, amount in repayments(order) + end_repayments(order)]
+        for merchant, amount in owing(order) + repays:
+            debts[merchant] = debts.get(merchant, 0) + amount
     return debts
 
 
 async def _compute(connection: Connection, macs: OrderMacs, merchant: str) -> int | None:
     """Return the debt of a merchant, computed from its orders. Return None if one of them does not match its MAC."""
     orders = [order_from(row) for row in await connection.fetch(SQL["orders_of_debts"], [merchant])]
+    if not all(macs.verifies(order) for order in orders):
+        return None
     owed = by_orders(orders).get(merchant, 0)
-    return owed if owed >= 0 and all(macs.verifies(order) for order in orders) else None
+    return owed if owed >= 0 else None
 
 
 async def begin(connection: Connection, macs: OrderMacs) -> None:

@@ -18,9 +18,10 @@ from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.model.requests import AMOUNT_MAX, PayoutReturn
 from fundledger.fund.store import debts, sums
 from fundledger.fund.store.mac_layouts import Day, Progress
+from fundledger.fund.store.split_parts import Parts
 
 Receipt = tuple[str, str, str]
-"""A channel, its reference of a movement of money, and the direction of the movement: `in` or `out`."""
+"""A channel, its reference of a movement of money, and the direction of the movement: `in`, `out` or `invoice`."""
 
 
 class Locked(msgspec.Struct):
@@ -28,11 +29,14 @@ class Locked(msgspec.Struct):
 
     `settling`: ids of payments in a settlement without a known outcome. `undecided`: merchants with an order whose
     outcome may still change their debt. `debts`: what merchants owe, less the set-offs that are reserved. `booked`: the
-    row of the order that has a receipt, by receipt. `parts`: the settled parts of settlements that are reversed, as
-    (payment, amount, fee). `won`: what won disputes brought back of chargebacks and lost disputes.
+    row of the order that has a receipt, by receipt. `settled_parts`: the settled parts of settlements that are
+    reversed, as (payment, amount, fee, tax). `won`: what won disputes brought back of chargebacks and lost disputes.
 
     `unverified`: error texts by order id, for orders that have a row with a wrong MAC. `unverified_merchants` and
     `unverified_debts`: error texts by merchant id, for merchants whose row or debt has a wrong MAC.
+
+    `parts`: the parts of split payments, by id of the payment. `paid`: the paid amounts of invoices of channels, by id
+    of the invoice; an invoice that is missing is unpaid.
     """
 
     payments: dict[UUID, Progress]
@@ -44,8 +48,10 @@ class Locked(msgspec.Struct):
     unverified: dict[UUID, str]
     unverified_merchants: dict[str, str]
     unverified_debts: dict[str, str]
-    parts: dict[UUID, list[tuple[UUID, int, int]]] = {}
+    settled_parts: dict[UUID, list[tuple[UUID, int, int, int]]] = {}
     won: dict[UUID, int] = {}
+    parts: dict[UUID, Parts] = {}
+    paid: dict[UUID, int] = {}
 
 
 class Changes(msgspec.Struct):
@@ -54,6 +60,7 @@ class Changes(msgspec.Struct):
     payments: dict[UUID, Progress] = {}
     reversed: list[Order] = []
     returned: dict[UUID, Order] = {}
+    parts: dict[UUID, Parts] = {}
 
 
 def receipt_of(order: Order, locked: Locked) -> Receipt | None:
@@ -78,7 +85,9 @@ def receipts_of(order: Order, locked: Locked) -> list[Receipt]:
 
 
 def is_booked(order: Order, locked: Locked) -> Refusal | None:
-    """Return a refusal if another order has a receipt of this order."""
+    """Return a refusal if another order has a receipt of this order. An order that is approved has its receipts
+    already.
+    """
     for receipt in receipts_of(order, locked):
         there = locked.booked.get(receipt)
         if there is not None and there["id"] != order.id:
@@ -88,11 +97,10 @@ def is_booked(order: Order, locked: Locked) -> Refusal | None:
 
 def receipt_booked(receipt: Receipt, there: Any) -> Refusal:
     """Return the refusal of a receipt. `there`: the kind, number, merchant and id of the order that has the receipt."""
-    channel, ref, _ = receipt
+    channel, ref, direction = receipt
     first = f"{there['kind']} {there['order_no']} of {there['merchant']} ({there['id']})"
-    return Refusal(
-        Code.RECEIPT_ALREADY_BOOKED, f"{ref} of channel {channel} is already booked by {first}", "channel_ref"
-    )
+    field = "invoice_no" if direction == RECEIPTS[Kind.CHANNEL_INVOICE] else "channel_ref"
+    return Refusal(Code.RECEIPT_ALREADY_BOOKED, f"{ref} of channel {channel} is already booked by {first}", field)
 
 
 def set_off(order: Order, credit: int, locked: Locked) -> None:
@@ -131,6 +139,7 @@ def take(progress: Progress, order: Order, sign: int = 1) -> None:
     progress.refunded += sign * order.amount
     progress.refunded_unsettled += sign * order.from_pending
     progress.fee_returned += sign * order.fee
+    progress.tax_returned += sign * order.tax
 
 
 def paid(draft: Draft, locked: Locked) -> Progress | Refusal:
@@ -153,9 +162,21 @@ def paid(draft: Draft, locked: Locked) -> Progress | Refusal:
     return progress
 
 
-def refund(draft: Draft, locked: Locked, changes: Changes) -> Refusal | None:
+def keeps_fee(merchant: Merchant | None, version: int | None) -> bool | OrderFault:
+    """Return whether a fee that was charged by this version of a fee rule is kept when the payment is refunded. Return
+    a fault if the worker has not loaded the rule.
+    """
+    if version is None:
+        return False
+    for rule in () if merchant is None else merchant.fee_rules:
+        if rule.version == version:
+            return rule.returned == "none"
+    return OrderFault(f"version {version} of the fee rules is not loaded; send this request again")
+
+
+def refund(draft: Draft, locked: Locked, changes: Changes) -> Refusal | OrderFault | None:
     """Reserve a refund, first from the pending amount of the payment, then from the settled amount. The fee of the
-    pending part is waived, and the fee of the settled part is returned.
+    pending part is waived, and the fee of the settled part is returned, unless the fee rule keeps the fee.
     """
     payment = paid(draft, locked)
     if isinstance(payment, Refusal):
@@ -168,28 +189,35 @@ def refund(draft: Draft, locked: Locked, changes: Changes) -> Refusal | None:
     if order.amount > payment.returnable:
         detail = f"{payment.returnable} of the payment's {payment.amount} can be refunded"
         return Refusal(Code.REFUND_EXCEEDS_PAYMENT, detail, "amount")
+    keeps = keeps_fee(draft.merchant, locked.originals[payment.order_id].fee_version)
+    if isinstance(keeps, OrderFault):
+        return keeps
     settled_left = payment.settled - (payment.refunded - payment.refunded_unsettled)
-    order.fee = 0
-    settled = order.amount - take_pending(payment, order)
-    if settled:
-        order.fee = part_of(payment.fee_settled - payment.fee_returned, settled_left, settled)
+    order.fee = order.tax = 0
+    settled = order.amount - take_pending(payment, order, keeps=keeps)
+    if settled and not keeps:
+        fee_left = payment.fee_settled - payment.fee_returned
+        order.fee = part_of(fee_left, settled_left, settled)
+        order.tax = part_of(payment.tax_settled - payment.tax_returned, fee_left, order.fee)
     take(payment, order)
     changes.payments[payment.order_id] = payment
     return None
 
 
-def take_pending(payment: Progress, order: Order) -> int:
+def take_pending(payment: Progress, order: Order, *, keeps: bool = False) -> int:
     """Set the part of a refund or chargeback that the pending amount of its payment covers, and the fee that is waived
-    for this part. Return the part.
+    for this part. Return the part. If the fee rule keeps the fee, a refund waives nothing: a later settlement charges
+    the fee. A chargeback then waives its share of what would be pending without the refunds.
     """
     order.from_pending, order.fee_waived = min(order.amount, payment.unsettled), 0
-    if order.from_pending:
+    if order.from_pending and not (keeps and order.kind is Kind.REFUND):
+        pending = payment.unsettled + (payment.refunded_unsettled if keeps else 0)
         fee_left = payment.fee - payment.fee_settled - payment.fee_waived
-        order.fee_waived = part_of(fee_left, payment.unsettled, order.from_pending)
+        order.fee_waived = part_of(fee_left, pending, order.from_pending)
     return order.from_pending
 
 
-def charge_back(draft: Draft, locked: Locked, changes: Changes) -> Refusal | None:
+def charge_back(draft: Draft, locked: Locked, changes: Changes) -> Refusal | OrderFault | None:
     """Reserve a chargeback or a dispute, first from the pending amount of the payment. Set the part that the merchant
     owes: what exceeds the available balance `draft.debitable` of the rest. A settlement in progress counts as posted.
     If it is refused, a later settlement of the payment repays the debt.
@@ -201,7 +229,10 @@ def charge_back(draft: Draft, locked: Locked, changes: Changes) -> Refusal | Non
     if order.amount > payment.returnable:
         detail = f"{payment.returnable} of the payment's {payment.amount} can be charged back or disputed"
         return Refusal(Code.CHARGEBACK_EXCEEDS_PAYMENT, detail, "amount")
-    rest = order.amount - take_pending(payment, order)
+    keeps = keeps_fee(draft.merchant, locked.originals[payment.order_id].fee_version)
+    if isinstance(keeps, OrderFault):
+        return keeps
+    rest = order.amount - take_pending(payment, order, keeps=keeps)
     order.to_receivable = rest - min(draft.debitable, rest)
     take(payment, order)
     changes.payments[payment.order_id] = payment
@@ -235,17 +266,31 @@ def reverse(draft: Draft, locked: Locked, changes: Changes) -> Refusal | OrderFa
             return Refusal(Code.ORDER_NOT_REVERSIBLE, detail, "of_order_no")
         if original.settle == "later" and payment.settled:
             return Refusal(Code.ORDER_NOT_REVERSIBLE, "the payment is settled; refund it instead", "of_order_no")
+    parts = locked.parts.get(original.id, {})
+    if any(part.refunded or part.charged_back for part in parts.values()):
+        detail = "the payment is partly refunded or charged back; refund the rest instead"
+        return Refusal(Code.ORDER_NOT_REVERSIBLE, detail, "of_order_no")
+    if locked.paid.get(original.id):
+        detail = f"{locked.paid[original.id]} of the invoice is paid; reverse its payments first"
+        return Refusal(Code.ORDER_NOT_REVERSIBLE, detail, "of_order_no")
     order.amount, order.fee, order.currency = original.amount, original.fee, original.currency
     order.channel, order.settle, order.direction = original.channel, original.settle, original.direction
     order.against, order.of_voucher = original.against, original.voucher_id
+    order.tax, order.period = original.tax, original.period
     # The voucher of the reversal undoes the set-off, so the merchant owes this part again.
     order.to_receivable = debts.repaid(original)
+    if original.parts is not None:
+        order.parts = [msgspec.structs.replace(part, set_off=0, to_receivable=part.set_off) for part in original.parts]
     if order.state is State.CREATED:
         # The approval reserves.
         return None
     if payment is not None:
         payment.reversed = True
         changes.payments[payment.order_id] = payment
+    if parts:
+        for part in parts.values():
+            part.reversed = True
+        changes.parts[original.id] = parts
     original.reversed_by = order.id
     changes.reversed.append(original)
     return None
@@ -253,19 +298,23 @@ def reverse(draft: Draft, locked: Locked, changes: Changes) -> Refusal | OrderFa
 
 def irreversible(original: Order, locked: Locked) -> Refusal | OrderFault | None:
     """Return why an order of a kind that is not a payment cannot be reversed, or None if it can."""
-    if original.kind is Kind.DISPUTE_FEE and original.to_receivable:
-        detail = "a part of the fee became a debt of the merchant; adjust or write off instead"
+    if original.kind in (Kind.DISPUTE_FEE, Kind.SPLIT_CHARGEBACK) and original.to_receivable:
+        detail = "a part of it became a debt of the merchant; adjust or write off instead"
         return Refusal(Code.ORDER_NOT_REVERSIBLE, detail, "of_order_no")
     if original.kind is not Kind.SETTLEMENT:
         return None
-    for payment, amount, fee in locked.parts.get(original.id, ()):
+    for payment, amount, fee, tax in locked.settled_parts.get(original.id, ()):
         progress = locked.payments.get(payment)
         if progress is None:
             return OrderFault(f"the fund.payments row of payment {payment} does not match its MAC", tampered=True)
         refunded = progress.refunded - progress.refunded_unsettled
         charged_back = progress.charged_back - progress.charged_back_unsettled
         is_taken = progress.settled - amount < refunded + charged_back
-        if is_taken or progress.fee_settled - fee < progress.fee_returned:
+        left = progress.settled - amount - refunded
+        fee_left = progress.fee_settled - fee - progress.fee_returned
+        tax_left = progress.tax_settled - tax - progress.tax_returned
+        # A later refund returns a part of what is left: of the tax with the fee, and of the fee with the amount.
+        if is_taken or not 0 <= tax_left <= fee_left <= left:
             detail = "a settled payment is partly refunded or charged back; refund the rest instead"
             return Refusal(Code.ORDER_NOT_REVERSIBLE, detail, "of_order_no")
     return None
@@ -302,8 +351,8 @@ def withdraw(
 
 def return_payout(draft: Draft, locked: Locked, changes: Changes) -> Refusal | None:
     """Reserve a payout return from the amount of its withdrawal. Copy the channel and currency of the withdrawal into
-    the order. With `fee` `returned`, a return of a part of the withdrawal returns the same part of its fee, rounded
-    down. So the returned fees never exceed the fee of the withdrawal, whatever is returned and reversed.
+    the order. With `fee` `returned`, a return of a part of the withdrawal returns the same part of its fee, and the tax
+    in it, rounded down. So the returned fees never exceed the fee of the withdrawal, whatever is returned and reversed.
     """
     order = draft.order
     assert isinstance(draft.request, PayoutReturn)
@@ -320,9 +369,10 @@ def return_payout(draft: Draft, locked: Locked, changes: Changes) -> Refusal | N
         detail = f"{left} of the withdrawal's {withdrawal.amount} can be returned"
         return Refusal(Code.RETURN_EXCEEDS_WITHDRAWAL, detail, "amount")
     order.channel, order.currency = withdrawal.channel, withdrawal.currency
-    order.fee, order.fee_version = 0, None
+    order.fee, order.tax, order.fee_version = 0, 0, None
     if draft.request.fee == "returned":
         order.fee = part_of(withdrawal.fee, withdrawal.amount, order.amount)
+        order.tax = part_of(withdrawal.tax, withdrawal.fee, order.fee)
         order.fee_version = withdrawal.fee_version
     set_off(order, order.amount + order.fee, locked)
     withdrawal.returned += order.amount
@@ -330,10 +380,15 @@ def return_payout(draft: Draft, locked: Locked, changes: Changes) -> Refusal | N
     return None
 
 
-def settle_part(payment: Progress, wanted: int) -> tuple[int, int]:
-    """Settle the pending amount of a payment, but at most `wanted`. Return `(settled amount, settled fee)`."""
+def settle_part(payment: Progress, wanted: int) -> tuple[int, int, int]:
+    """Settle the pending amount of a payment, but at most `wanted`. Return `(settled amount, fee of it, tax in it)`. If
+    refunds have kept the fee, more of it may be left than the amount can bear.
+    """
     amount = min(payment.unsettled, wanted)
-    fee = part_of(payment.fee - payment.fee_settled - payment.fee_waived, payment.unsettled, amount)
+    fee = min(amount, part_of(payment.fee - payment.fee_settled - payment.fee_waived, payment.unsettled, amount))
+    # The remaining tax belongs to the remaining fee, of which a part may be waived: its tax is never charged.
+    tax = part_of(payment.tax - payment.tax_settled, payment.fee - payment.fee_settled, fee)
     payment.settled += amount
     payment.fee_settled += fee
-    return amount, fee
+    payment.tax_settled += tax
+    return amount, fee, tax

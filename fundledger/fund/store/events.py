@@ -1,13 +1,15 @@
 """Store of the fund service: events of orders, by seq, for `GET /v1/events`, the Redis stream and webhooks."""
 
+import asyncio
 from datetime import datetime
 from typing import Final
 
 import asyncpg
 import msgspec
 
-from fundledger.fund.model import order_json
-from fundledger.fund.model.order import Kind, Order, State, has_end
+from fundledger.fund.model import order_json, split
+from fundledger.fund.model.order import PLATFORM, Kind, Order, State, has_end
+from fundledger.fund.model.split import merchants_of, of_merchant, without_debts_of_others
 from fundledger.fund.model.transitions import ENDED, POSTED, PROBLEMATIC
 from fundledger.fund.store.macs import OrderMacs, Tampered
 from fundledger.fund.store.orders import order_from
@@ -28,15 +30,20 @@ def fund_feed(dsn: str, pool: "asyncpg.Pool[asyncpg.Record]", macs: OrderMacs, n
     """Return the event feed of the process with the name `name`. The caller has to close the feed."""
 
     async def read(after: int, safe: int, limit: int) -> list[Event]:
-        return [event_of(row, macs) for row in await pool.fetch(SQL["read_events"], after, safe, limit)]
+        events = []
+        for row in await pool.fetch(SQL["read_events"], after, safe, limit):
+            events.append(event_of(row, macs))
+            if len(events) % 50 == 0:
+                # Requests of this worker must not wait for a whole page.
+                await asyncio.sleep(0)
+        return events
 
     return Feed(VisibilityWatermark(dsn, FUND, f"events {name}"), read)
 
 
 def event_of(row: asyncpg.Record, macs: OrderMacs) -> Event:
     """Return the event of a row. The `id` of the event consists of the order id and the state. An order can become
-    `stuck` more than once, can be retried more than once, and can be cleared and parked again more than once. So the id
-    of such an event also has the seq.
+    `stuck`, retried, cleared, released or parked again more than once. So the id of such an event also has the seq.
 
     If the order does not match its MAC, the event has the type `order.unverified` and no content. So the order does not
     delay other events.
@@ -49,13 +56,35 @@ def event_of(row: asyncpg.Record, macs: OrderMacs) -> Event:
         order = as_it_was(there, State(state))
     except (Tampered, ValueError):
         return _unverified(there, seq, at)
-    again = state == State.STUCK or (detail is not None and (RETRIED in detail or BY in detail))
+    # Without a detail, only a release enters `posting`. With one, only a refused release enters `parked`.
+    released = state == State.POSTING and detail is None
+    again = released or (state in (State.STUCK, State.PARKED) and detail is not None)
+    again = again or (detail is not None and (RETRIED in detail or BY in detail))
     id_ = f"{order.id}:{state}:{seq}" if again else f"{order.id}:{state}"
     type_ = f"{order.kind}.{state}"
-    event = order_json.Event(seq, id_, type_, order.merchant, time_text(at), order_json.published(order))
-    if detail is not None:
-        event.detail = msgspec.Raw(detail.encode())
-    return Event(seq, id_, type_, order.merchant, at.timestamp(), _encode(event))
+
+    def body_for(merchant: str, shown: Order, detail: str | None = None) -> bytes:
+        event = order_json.Event(seq, id_, type_, merchant, time_text(at), order_json.published(shown))
+        if detail is not None:
+            event.detail = msgspec.Raw(detail.encode())
+        return _encode(event)
+
+    def for_each() -> list[tuple[str, bytes]]:
+        return [(name, body_for(name, own)) for name, own in _shown(order)]
+
+    body = body_for(order.merchant, order, detail)
+    return Event(seq, id_, type_, order.merchant, at.timestamp(), body, None if order.parts is None else for_each)
+
+
+def _shown(order: Order) -> list[tuple[str, Order]]:
+    """Return the merchants that get the event of a split order, each with the order as it is shown to it. A merchant
+    gets its own part only. The owner gets all parts, without the debts of other merchants. Each gets it without the
+    problem, because a problem may name the account of another merchant.
+    """
+    found = [(name, of_merchant(order, name)) for name in merchants_of(order) if name != order.merchant]
+    if order.merchant != PLATFORM:
+        found.append((order.merchant, without_debts_of_others(order, order.merchant)))
+    return [(name, msgspec.structs.replace(own, problem=None)) for name, own in found if own is not None]
 
 
 def _unverified(order: Order, seq: int, at: datetime) -> Event:
@@ -76,7 +105,7 @@ def as_it_was(order: Order, state: State) -> Order:
     if has_end(order) and state not in ENDED:
         # The end of the order sets these columns.
         order.ending = order.channel_ref = None
-        order.end_set_off = 0
+        split.end_set_off(order, {})
         if order.kind is not Kind.DISPUTE:
             order.reason = None
     return order

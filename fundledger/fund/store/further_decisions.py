@@ -1,5 +1,5 @@
-"""Store of the fund service: decisions of reservations for transfers, won disputes and cleared orders. Pure, as
-`decisions.py`, which has the other decisions.
+"""Store of the fund service: decisions of reservations for transfers, won disputes, cleared orders and payments of
+invoices. Pure, as `decisions.py`, which has the other decisions.
 """
 
 from fundledger.fund.model.answer import OrderFault
@@ -48,6 +48,9 @@ def win(draft: Draft, locked: Locked, changes: Changes) -> Refusal | OrderFault 
     if original.state not in ended:
         detail = f"{original.kind} {number} is {original.state}"
         return Refusal(Code.CHARGEBACK_NOT_POSTED, detail, "chargeback_order_no")
+    if original.reversed_by is not None:
+        detail = f"{original.kind} {number} is being cleared by {original.reversed_by}"
+        return Refusal(Code.CHARGEBACK_NOT_POSTED, detail, "chargeback_order_no")
     won = locked.won.get(original.id, 0)
     if won + order.amount > original.amount:
         detail = f"{original.amount - won} of the {original.amount} can come back"
@@ -88,6 +91,14 @@ def clear(draft: Draft, locked: Locked, changes: Changes) -> Refusal | None:
         return Refusal(Code.ORDER_NOT_PARKED, f"the order is {parked.state}", "of_order_no")
     if parked.reversed_by is not None:
         return Refusal(Code.ORDER_NOT_PARKED, f"the order is being cleared by {parked.reversed_by}", "of_order_no")
+    if locked.won.get(parked.id):
+        # The merchant has this amount: another merchant, or the platform, would bear it a second time.
+        detail = f"{locked.won[parked.id]} of the order came back as a won dispute; release the order instead"
+        return Refusal(Code.ORDER_NOT_PARKED, detail, "of_order_no")
+    if parked.from_pending:
+        # The merchant still has the pending part, and no other order would ever take it.
+        detail = f"{parked.from_pending} of the order is pending money of its merchant; release the order instead"
+        return Refusal(Code.ORDER_NOT_PARKED, detail, "of_order_no")
     if order.currency != parked.currency:
         return Refusal(Code.CURRENCY_MISMATCH, f"the currency of the order is {parked.currency}", "merchant")
     order.amount, order.channel = parked.amount, parked.channel
@@ -98,4 +109,24 @@ def clear(draft: Draft, locked: Locked, changes: Changes) -> Refusal | None:
         set_off(order, order.amount, locked)
     parked.reversed_by = order.id
     changes.reversed.append(parked)
+    return None
+
+
+def pay_invoice(draft: Draft, locked: Locked) -> Refusal | None:
+    """Reserve a payment of an invoice of a channel: payments that are neither refused nor reversed never exceed it."""
+    order, invoice = draft.order, locked.originals.get(payment_of(draft))
+    if invoice is None or (invoice.channel, invoice.currency) != (order.channel, order.currency):
+        detail = f"there is no such invoice of channel {order.channel} in {order.currency}"
+        return Refusal(Code.ORDER_NOT_FOUND, detail, "invoice_order_no")
+    unpaid = invoice.amount - locked.paid.get(invoice.id, 0)
+    state = "reversed" if invoice.reversed_by is not None else invoice.state
+    if state != State.POSTED:
+        code = Code.ORDER_NOT_POSTED if invoice.reversed_by is None else Code.ORDER_ALREADY_REVERSED
+        return Refusal(code, f"the invoice is {state}", "invoice_order_no")
+    if order.amount > unpaid:
+        return Refusal(Code.INVOICE_EXCEEDED, f"{unpaid} of the invoice's {invoice.amount} is unpaid", "amount")
+    order.period = invoice.period
+    if order.state is State.POSTING:
+        # Another payment of the invoice may follow in this batch.
+        locked.paid[invoice.id] = locked.paid.get(invoice.id, 0) + order.amount
     return None

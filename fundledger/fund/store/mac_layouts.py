@@ -13,7 +13,7 @@ from uuid import UUID
 import msgspec
 
 from fundledger.fund.model.fees import tiers_of
-from fundledger.fund.model.order import Kind, Order
+from fundledger.fund.model.order import Kind, Order, SplitPart
 from fundledger.security.row_macs import microseconds
 
 PAYMENT: Final = b"payment1"
@@ -25,6 +25,7 @@ DEBT: Final = b"debt___1"
 PERSON: Final = b"person_1"
 CHANNEL: Final = b"channel1"
 CHANGE: Final = b"change_1"
+PART: Final = b"splitpt1"
 Day = tuple[str, date]
 """A pair of a merchant and a day (UTC)."""
 
@@ -48,6 +49,9 @@ class Progress(msgspec.Struct):
     charged_back: int = 0
     charged_back_unsettled: int = 0
     reversed: bool = False
+    tax: int = 0
+    tax_settled: int = 0
+    tax_returned: int = 0
 
     @property
     def unsettled(self) -> int:
@@ -67,8 +71,63 @@ class Progress(msgspec.Struct):
             *(self.order_id.bytes, self.merchant, self.seq, self.amount, self.fee, self.settled, self.fee_settled),
             *(self.refunded, self.refunded_unsettled, self.fee_waived, self.fee_returned, self.charged_back),
             self.reversed,
-            *([("charged_back_unsettled", self.charged_back_unsettled)] if self.charged_back_unsettled != 0 else []),
+            *[(name, value) for name in _LATER_SUMS if (value := getattr(self, name)) != 0],
         )
+
+
+_LATER_SUMS: Final = ("charged_back_unsettled", "tax", "tax_returned", "tax_settled")
+"""Columns of fund.payments that were added after the layout."""
+
+
+class PartProgress(msgspec.Struct):
+    """The part of one merchant in a split order, with the amounts that were refunded or charged back, in minor units.
+    It is a row of fund.split_parts.
+    """
+
+    order_id: UUID
+    merchant: str
+    kind: str
+    seq: int
+    amount: int
+    fee: int
+    tax: int
+    set_off: int = 0
+    to_receivable: int = 0
+    end_set_off: int = 0
+    refunded: int = 0
+    fee_returned: int = 0
+    tax_returned: int = 0
+    charged_back: int = 0
+    reversed: bool = False
+
+    @property
+    def returnable(self) -> int:
+        """The amount of the part that can still be refunded or charged back."""
+        return self.amount - self.refunded - self.charged_back
+
+    def fields(self) -> tuple[object, ...]:
+        """Return the fields that the MAC of the row covers."""
+        return (
+            *(self.order_id.bytes, self.merchant, self.kind, self.seq, self.amount, self.fee, self.tax, self.set_off),
+            *(self.to_receivable, self.end_set_off, self.refunded, self.fee_returned, self.tax_returned),
+            *(self.charged_back, self.reversed),
+        )
+
+
+def part_progress_of(row: Any) -> PartProgress:
+    """Return the part that a row of fund.split_parts contains."""
+    return PartProgress(*(row[name] for name in PartProgress.__struct_fields__))
+
+
+def part_fields(row: Any) -> tuple[object, ...]:
+    """Return the MAC fields of a row of fund.split_parts."""
+    return part_progress_of(row).fields()
+
+
+def terms_of_part(part: SplitPart) -> tuple[object, ...]:
+    """Return the fields of a part that the MAC of its order covers."""
+    charged = part.amount, part.fee, part.tax, part.set_off, part.to_receivable, part.end_set_off
+    return part.merchant, *charged, part.fee_version, part.keeps_fee
 
 
 def progress_of(row: Any) -> Progress:
@@ -104,14 +163,24 @@ def merchant_fields(row: Any) -> tuple[object, ...]:
     return row["id"], row["name"], *money, row["digest"], microseconds(row["created_at"])
 
 
+_LATER_TERMS: Final = (
+    ("currency", None),
+    ("fee_return", "proportional"),
+    ("tax_basis_points", 0),
+    ("tax_mode", "included"),
+)
+"""Columns of fund.fee_rules that were added after the layout, with their defaults."""
+
+
 def fee_rule_fields(row: Any) -> tuple[object, ...]:
     """Return the MAC fields of a fee rule. `tiers` is decoded, so that the MAC covers the content of the JSON and not
-    its spelling.
+    its spelling. A column that was added later is covered only if it differs from its default.
     """
     tiers = [(tier.from_amount, tier.basis_points, tier.fixed) for tier in tiers_of(row["tiers"])]
     applies = row["version"], row["merchant"], row["product"], row["channel"]
     charged = row["basis_points"], row["fixed"], row["minimum"], row["maximum"], tiers
-    return *applies, *charged, microseconds(row["effective_at"]), row["module"], microseconds(row["created_at"])
+    written = microseconds(row["effective_at"]), row["module"], microseconds(row["created_at"])
+    return *applies, *charged, *written, *[(name, row[name]) for name, no in _LATER_TERMS if row[name] != no]
 
 
 def person_fields(row: Any) -> tuple[object, ...]:

@@ -21,6 +21,7 @@ from msgspec.structs import fields
 
 from fundledger.fund.model.order import Order, State
 from fundledger.fund.store.findings import Finding, write_findings
+from fundledger.fund.store.mac_layouts import terms_of_part
 from fundledger.fund.store.queries import SQL
 from fundledger.fund.store.reported import Reported
 from fundledger.security.keys import KeyFault, Keys
@@ -57,7 +58,7 @@ _fields_2: Final[Callable[[Order], tuple[object, ...]]] = attrgetter(
 )
 _LATER: Final = (
     *("against", "counter_ref", "counter_set_off", "counterparty", "end_set_off", "of_kind"),
-    *("parked_voucher_id", "parking", "returned", "set_off"),
+    *("parked_voucher_id", "parking", "parts", "period", "returned", "set_off", "tax"),
 )
 """Columns that were added after the layouts. The MAC covers such a column only if it differs from its default, so that
 the MACs of earlier orders stay valid. The names are sorted.
@@ -243,8 +244,13 @@ def _order_message(order: Order) -> tuple[bytes, tuple[object, ...]]:
     later = _later(order)
     if later == _defaults:
         return kind, fields
-    named = [(name, value) for name, value, no in zip(_LATER, later, _defaults, strict=True) if value != no]
+    named = [(name, _covered(value)) for name, value, no in zip(_LATER, later, _defaults, strict=True) if value != no]
     return kind, (*fields, named)
+
+
+def _covered(value: object) -> object:
+    """Return the value of a column as the MAC covers it. The parts of a split order are lists of terms."""
+    return [terms_of_part(part) for part in value] if isinstance(value, list) else value
 
 
 def _fields_1(order: Order) -> tuple[object, ...]:
@@ -270,4 +276,6 @@ def _text(value: object) -> object:
     """Return the value of a column as JSON, for the evidence of a finding."""
     if isinstance(value, bytes):
         return value.hex()
+    if isinstance(value, list):
+        return msgspec.to_builtins(value)
     return value if value is None or isinstance(value, bool | int) else str(value)

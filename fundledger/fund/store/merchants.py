@@ -175,7 +175,8 @@ class Merchants:
                 return False
             for product, fee in (("payment", request.fee), ("withdrawal", request.withdrawal_fee)):
                 if fee is not None:
-                    await self._write_rule(connection, request.id, product, None, fee, FOREVER, module)
+                    whose = request.id, request.currency
+                    await self._write_rule(connection, *whose, product, None, fee, FOREVER, module)
         return True
 
     async def add_fee_rule(
@@ -184,19 +185,22 @@ class Merchants:
         """Insert a fee rule of a merchant and return the version of the rule. Without `effective_at` the rule takes
         effect as soon as all workers have loaded it.
         """
-        if await self.read(merchant) is None:
+        found = await self.read(merchant)
+        if found is None:
             return Refusal(Code.MERCHANT_NOT_FOUND, f"there is no merchant {merchant}")
         soonest = self._now() + timedelta(seconds=EFFECTIVE_AFTER_S)
         if effective_at is not None and effective_at < soonest:
             detail = f"`effective_at` must be at least {EFFECTIVE_AFTER_S:g} s from now, so that all workers apply it"
             return Refusal(Code.FEE_RULE_TOO_SOON, detail, "effective_at")
         async with self._pool.acquire() as connection:
-            return await self._write_rule(connection, merchant, product, channel, fee, effective_at or soonest, module)
+            whose = merchant, found.currency
+            return await self._write_rule(connection, *whose, product, channel, fee, effective_at or soonest, module)
 
     async def _write_rule(
         self,
         connection: Any,
         merchant: str | None,
+        currency: str | None,
         product: str,
         channel: str | None,
         fee: Fee,
@@ -217,8 +221,14 @@ class Merchants:
             "module": module,
             "created_at": utc_now(),
         }
-        sealed = self._macs.rows.tag(FEE_RULE, fee_rule_fields(row))
-        await connection.execute(SQL["write_fee_rule"], *row.values(), *sealed)
+        later = {
+            "currency": currency,
+            "tax_basis_points": fee.tax_basis_points,
+            "tax_mode": fee.tax_mode,
+            "fee_return": fee.returned,
+        }
+        sealed = self._macs.rows.tag(FEE_RULE, fee_rule_fields({**row, **later}))
+        await connection.execute(SQL["write_fee_rule"], *row.values(), *sealed, *later.values())
         return int(row["version"])
 
     async def list_ids(self, after: int, limit: int) -> list[tuple[int, str]]:
@@ -239,4 +249,8 @@ def fee_rule(row: Any) -> FeeRule:
         row["maximum"],
         tiers_of(row["tiers"]),
         row["effective_at"],
+        row["currency"],
+        row["tax_basis_points"],
+        row["tax_mode"],
+        row["fee_return"],
     )

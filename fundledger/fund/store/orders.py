@@ -11,7 +11,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from fundledger.fund.model.order import Kind, Order, State
+from fundledger.fund.model.order import SPLITS, Kind, Order, SplitPart, State
 from fundledger.fund.model.posting_result import PostingResult
 from fundledger.fund.model.transitions import first_of
 from fundledger.fund.store.queries import SQL
@@ -23,6 +23,7 @@ _FIELDS: Final = Order.__struct_fields__
 _KINDS: Final[dict[str, Kind]] = {str(kind): kind for kind in Kind}
 _STATES: Final[dict[str, State]] = {str(state): state for state in State}
 _encode = msgspec.json.Encoder().encode
+_decode_parts = msgspec.json.Decoder(list[SplitPart]).decode
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -61,7 +62,24 @@ def order_from(row: Any) -> Order:
     )
     if fields["problem"] is not None:
         fields["problem"] = fields["problem"].encode()
+    if fields["parts"] is not None:
+        fields["parts"] = parts_from(fields["parts"])
     return Order(**fields)
+
+
+def parts_from(text: str) -> Any:
+    """Return the parts in the column `parts` (JSON). A text that has no parts is returned as it is: its order does not
+    match its MAC, and the other orders of a batch are not affected.
+    """
+    try:
+        return _decode_parts(text)
+    except msgspec.MsgspecError:
+        return text
+
+
+def parts_text(order: Order) -> str | None:
+    """Return the parts of an order as the column `parts` stores them, None if the order has none."""
+    return None if order.parts is None else _encode(order.parts).decode()
 
 
 async def write_ahead(
@@ -120,12 +138,11 @@ async def list_orders(
     pool: AnyConnection, kind: Kind, merchant: str, state: State | None, after_seq: int, limit: int
 ) -> list[Order]:
     """Return orders of a merchant whose seq is greater than `after_seq`, oldest first. 0 begins with
-    the first order.
+    the first order. Split orders are those that the merchant owns, or in which it has a part.
     """
     few = state not in (None, State.POSTED, State.POSTING)
-    rows = await pool.fetch(
-        SQL["list_orders_in_state" if few else "list_orders"], merchant, kind, state, after_seq, limit
-    )
+    statement = "list_split_orders" if kind in SPLITS else "list_orders_in_state" if few else "list_orders"
+    rows = await pool.fetch(SQL[statement], merchant, kind, state, after_seq, limit)
     return [order_from(row) for row in rows]
 
 

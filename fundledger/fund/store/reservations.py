@@ -1,11 +1,12 @@
 """Store of the fund service: reservations of shared amounts, made for orders before the orders are posted.
 
-Refunds and chargebacks reserve from the refundable amount of a payment, settlements from the pending amount of a
-merchant, withdrawals from its daily limit. A payout return reserves from the amount of its withdrawal. A reversal
-reserves the single reversal of an order. Credits, withdrawals, recoveries and write-offs reserve their set-off from the
-debt of the merchant. An order reserves under row locks, in the transaction that inserts it. An order that needs an
-approval reserves in the transaction that approves it. If the order is refused, or bounces, the transaction that records
-this releases the reservation.
+Refunds and chargebacks reserve from the refundable amount of a payment, or of the parts of a split payment. Settlements
+reserve from the pending amount of a merchant, withdrawals from its daily limit, and payments of an invoice from its
+unpaid amount. A payout return reserves from the amount of its withdrawal. A reversal reserves the single reversal of an
+order. Credits, withdrawals, recoveries and write-offs reserve their set-off from the debts of their merchants. An order
+reserves under row locks, in the transaction that inserts it. An order that needs an approval reserves in the
+transaction that approves it. If the order is refused, or bounces, the transaction that records this releases the
+reservation.
 
 The rows are locked first, and existing orders are read second. So of two concurrent requests with one order number, the
 second finds the order of the first. There are three steps: fetch rows, decide about each draft (store/decisions.py),
@@ -13,7 +14,6 @@ write rows.
 """
 
 from collections.abc import Collection, Sequence
-from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -21,9 +21,18 @@ import msgspec
 from fundledger.fund.model.answer import OrderFault
 from fundledger.fund.model.drafts import Draft, payment_of
 from fundledger.fund.model.order import CHARGING, RECEIPTS, Kind, Order, State
-from fundledger.fund.model.refusal import Code, Refusal
-from fundledger.fund.model.requests import AMOUNT_MAX, Settlement
-from fundledger.fund.store import debts, decisions, further_decisions, sums, undone
+from fundledger.fund.model.refusal import Refusal
+from fundledger.fund.model.split import merchants_of
+from fundledger.fund.store import (
+    debts,
+    decisions,
+    further_decisions,
+    settling,
+    split_decisions,
+    split_parts,
+    sums,
+    undone,
+)
 from fundledger.fund.store.decisions import Changes, Locked
 from fundledger.fund.store.mac_layouts import MERCHANT, Day, Progress, merchant_fields
 from fundledger.fund.store.macs import OrderMacs, Tampered
@@ -34,7 +43,8 @@ RESERVING = frozenset(
     {
         *(Kind.REFUND, Kind.CHARGEBACK, Kind.SETTLEMENT, Kind.WITHDRAWAL, Kind.REVERSAL, Kind.PAYOUT_RETURN),
         *(Kind.TOP_UP, Kind.TRANSFER, Kind.RESERVE_RELEASE, Kind.DISPUTE, Kind.DISPUTE_WON, Kind.DISPUTE_FEE),
-        *(Kind.SUSPENSE_CLEARING, Kind.PARKED_CLEARING),
+        *(Kind.SUSPENSE_CLEARING, Kind.PARKED_CLEARING, Kind.PAYABLE_PAYMENT),
+        *(Kind.SPLIT_PAYMENT, Kind.SPLIT_REFUND, Kind.SPLIT_CHARGEBACK),
         *debts.REPAYING,
     }
 )
@@ -44,17 +54,16 @@ reference of the channel.
 _USE_DEBT = frozenset(
     {
         *(Kind.PAYMENT, Kind.WITHDRAWAL, Kind.PAYOUT_RETURN, Kind.ADJUSTMENT, Kind.TOP_UP, Kind.TRANSFER),
-        *(Kind.RESERVE_RELEASE, Kind.DISPUTE_WON, Kind.SUSPENSE_CLEARING, Kind.PARKED_CLEARING),
+        *(Kind.RESERVE_RELEASE, Kind.DISPUTE_WON, Kind.SUSPENSE_CLEARING, Kind.PARKED_CLEARING, Kind.SPLIT_PAYMENT),
         *debts.REPAYING,
     }
 )
 _LOCK_MERCHANT = _USE_DEBT | CHARGING | {Kind.SETTLEMENT, Kind.REVERSAL}
-_CHANGE_ORIGINAL = frozenset({Kind.REVERSAL, Kind.PAYOUT_RETURN, Kind.PARKED_CLEARING, Kind.DISPUTE_WON})
+_CHANGE_ORIGINAL = frozenset(
+    {Kind.REVERSAL, Kind.PAYOUT_RETURN, Kind.PARKED_CLEARING, Kind.DISPUTE_WON, Kind.PAYABLE_PAYMENT}
+)
 """Kinds of orders that lock the order to which they refer."""
-PAYMENTS_MAX = 10_000
-"""The maximum number of payments that a settlement without an amount settles. More payments could take longer than the
-command timeout.
-"""
+_RETURNS = frozenset({Kind.REFUND, Kind.CHARGEBACK, Kind.DISPUTE, Kind.SPLIT_REFUND, Kind.SPLIT_CHARGEBACK})
 
 
 def reserves(order: Order) -> bool:
@@ -67,24 +76,31 @@ def reserves(order: Order) -> bool:
     return order.kind in RESERVING or order.counter_ref is not None or names_money_out
 
 
+def is_large(order: Order) -> bool:
+    """Return whether an order reads and writes many payments."""
+    return Kind.SETTLEMENT in (order.kind, order.of_kind)
+
+
 async def lock(connection: Connection, drafts: Sequence[Draft], macs: OrderMacs) -> Locked:
     """Lock the rows from which these drafts reserve. All batches lock in the same sequence: merchants, orders to be
-    reversed, returned, cleared or won, payments, debts. After this, `reserve` locks the rows of days.
+    reversed, returned, cleared, won or paid, payments, parts of split payments, debts. After this, `reserve` locks the
+    rows of days. The rows of each table are locked in one sequence, too.
     """
     await _find_former(connection, drafts)
     merchants = {merchant for d in drafts if d.order.kind in _LOCK_MERCHANT for merchant in _merchants_of(d.order)}
+    merchants |= await _charged_back(connection, drafts, macs)
     unverified_merchants = {}
     if merchants:
         for row in await connection.fetch(SQL["lock_merchants"], sorted(merchants)):
             if not macs.agrees(MERCHANT, "merchant", row["id"], merchant_fields, row):
                 unverified_merchants[row["id"]] = f"merchant {row['id']} does not match its MAC"
-    changed = sorted({payment_of(d) for d in drafts if d.order.kind in _CHANGE_ORIGINAL})
+    changed = sorted({payment_of(d) for d in drafts if d.order.kind in _CHANGE_ORIGINAL and d.order.of_order})
     originals = {}
     if changed:
         rows = await connection.fetch(SQL["lock_originals"], changed)
         originals = {row["id"]: order_from(row) for row in rows}
-    paid = {payment_of(d) for d in drafts if d.order.kind in (Kind.REFUND, Kind.CHARGEBACK, Kind.DISPUTE)}
-    paid |= {id_ for id_, order in originals.items() if order.kind is Kind.PAYMENT}
+    paid = {payment_of(d) for d in drafts if d.order.kind in _RETURNS}
+    paid |= {id_ for id_, order in originals.items() if order.kind in (Kind.PAYMENT, Kind.SPLIT_PAYMENT)}
     winning = {payment_of(d) for d in drafts if d.order.kind is Kind.DISPUTE_WON} & set(originals)
     paid |= {of for id_ in winning if (of := originals[id_].of_order) is not None}
     missing = sorted(paid - set(originals))
@@ -96,17 +112,24 @@ async def lock(connection: Connection, drafts: Sequence[Draft], macs: OrderMacs)
             macs.check(order)
         except Tampered as found:
             unverified[order.id] = str(found)
-    parts = await _parts_of(connection, macs, [originals[id_] for id_ in changed if id_ in originals], unverified)
-    of_parts = {payment for each in parts.values() for payment, _, _ in each}
+    settled = await settling.parts_of(
+        connection, macs, [originals[id_] for id_ in changed if id_ in originals], unverified
+    )
+    of_parts = {payment for each in settled.values() for payment, *_ in each}
     orders = [originals[id_] for id_ in paid if id_ in originals]
     payments = await _lock_payments(connection, macs, orders, unverified, of_parts)
-    # The locks of the chargebacks exclude other won disputes.
-    rows = await connection.fetch(SQL["won_of_chargebacks"], sorted(winning)) if winning else []
-    won = {row["of_order"]: row["amount"] for row in rows}
+    of_splits = [order for order in originals.values() if split_parts.are_posted(order) and order.id not in unverified]
+    parts, bad_parts = await split_parts.lock(connection, macs, of_splits)
+    unverified |= bad_parts
+    # The locks of the chargebacks exclude other won disputes and clearings, those of the invoices other payments.
+    clearing = {payment_of(d) for d in drafts if d.order.kind is Kind.PARKED_CLEARING}
+    won = await _sums_of(connection, macs, "won_of_chargebacks", winning | clearing, unverified)
+    invoices = {id_ for id_, order in originals.items() if order.kind is Kind.CHANNEL_INVOICE}
+    invoices_paid = await _sums_of(connection, macs, "invoices_paid", invoices, unverified)
     # This has to be read under the locks of the payments, because the refusal of a settlement is also recorded under
     # these locks.
     rows = await connection.fetch(SQL["being_settled"], sorted(payments)) if payments else []
-    settling = {row["payment"] for row in rows}
+    being_settled = {row["payment"] for row in rows}
     # The locks of the merchants exclude orders that are inserted meanwhile. This has to be read before the debts,
     # because a change of a debt is recorded together with the outcome of its order.
     withdrawing = {d.order.merchant for d in drafts if d.order.kind in (Kind.WITHDRAWAL, Kind.TRANSFER)}
@@ -115,9 +138,8 @@ async def lock(connection: Connection, drafts: Sequence[Draft], macs: OrderMacs)
     crediting = [d.order for d in drafts if d.order.kind in _USE_DEBT and d.order.settle != "later"]
     indebted = {merchant for order in crediting for merchant in _merchants_of(order)}
     owed, bad = await debts.lock(connection, macs, indebted) if indebted else ({}, {})
-    locked = Locked(
-        payments, originals, settling, undecided, owed, {}, unverified, unverified_merchants, bad, parts, won
-    )
+    locked = Locked(payments, originals, being_settled, undecided, owed, {}, unverified, unverified_merchants, bad)
+    locked.settled_parts, locked.won, locked.parts, locked.paid = settled, won, parts, invoices_paid
     receipts = {receipt for d in drafts for receipt in decisions.receipts_of(d.order, locked)}
     if receipts:
         columns = [list(column) for column in zip(*sorted(receipts), strict=True)]
@@ -130,23 +152,14 @@ def _merchants_of(order: Order) -> list[str]:
     """Return the merchants whose balances an order moves, or only the platform if it moves none."""
     if order.kind is Kind.TRANSFER and order.counterparty is not None:
         return [order.merchant, order.counterparty]
-    return [order.merchant]
+    return merchants_of(order)
 
 
-async def _parts_of(
-    connection: Connection, macs: OrderMacs, originals: Sequence[Order], unverified: dict[UUID, str]
-) -> dict[UUID, list[tuple[UUID, int, int]]]:
-    """Return the settled parts of settlements that are to be reversed, as (payment, amount, fee), by settlement. A
-    settlement whose parts do not add up is added to `unverified`.
-    """
-    found: dict[UUID, list[tuple[UUID, int, int]]] = {}
-    for order in originals:
-        if order.kind is Kind.SETTLEMENT and order.id not in unverified:
-            parts = await _read_parts(connection, macs, [order])
-            found[order.id] = [(part["payment"], part["amount"], part["fee"]) for part in parts]
-            if not parts:
-                unverified[order.id] = f"the parts of settlement {order.id} do not add up to its amount"
-    return found
+async def _charged_back(connection: Connection, drafts: Sequence[Draft], macs: OrderMacs) -> set[str]:
+    """Return the merchants whose debts split chargebacks may change: those of all parts of their payments."""
+    ids = sorted({payment_of(draft) for draft in drafts if draft.order.kind is Kind.SPLIT_CHARGEBACK})
+    payments = await read_orders(connection, ids) if ids else {}
+    return {merchant for order in payments.values() if macs.verifies(order) for merchant in merchants_of(order)}
 
 
 async def _lock_payments(
@@ -179,6 +192,22 @@ async def _lock_payments(
     return payments
 
 
+async def _sums_of(
+    connection: Connection, macs: OrderMacs, statement: str, ids: Collection[UUID], unverified: dict[UUID, str]
+) -> dict[UUID, int]:
+    """Return the sums of the orders that refer to orders, by the id of the order to which they refer. If an order does
+    not match its MAC, the one to which it refers is added to `unverified`.
+    """
+    found: dict[UUID, int] = {}
+    for row in await connection.fetch(SQL[statement], sorted(ids)) if ids else []:
+        order = order_from(row)
+        assert order.of_order is not None
+        if not macs.verifies(order):
+            unverified[order.of_order] = f"{order.kind} {order.id} does not match its MAC"
+        found[order.of_order] = found.get(order.of_order, 0) + order.amount
+    return found
+
+
 async def _find_former(connection: Connection, drafts: Sequence[Draft]) -> None:
     """Set `of_order` of a draft to the former id of the order to which it refers, if a stored order has this former id.
     New orders never get a former id.
@@ -198,7 +227,7 @@ async def reserve(
     each draft: its refusal or fault, or None if the reservation succeeded. Raises what asyncpg raises.
     """
     answers: list[Refusal | OrderFault | None] = []
-    changes = Changes({}, [], {})
+    changes = Changes({}, [], {}, {})
     owed = dict(locked.debts)
     asked = {sums.day_of(draft.order) for draft in drafts if draft.order.kind is Kind.WITHDRAWAL}
     withdrawn, _ = await sums.lock_days(connection, macs, asked) if asked else ({}, set())
@@ -215,6 +244,7 @@ async def reserve(
             if order.state is State.POSTING:
                 locked.undecided.update(debts.undecided(order))
     await sums.write_payments(connection, macs, changes.payments.values())
+    await split_parts.write(connection, macs, [part for parts in changes.parts.values() for part in parts.values()])
     await _write_reversed(connection, macs, changes.reversed)
     await undone.write_returned(connection, macs, list(changes.returned.values()))
     await debts.write(connection, macs, {key: n for key, n in locked.debts.items() if n != owed.get(key)})
@@ -242,6 +272,12 @@ async def decide(
             return further_decisions.transfer(order, locked)
         case Kind.PARKED_CLEARING:
             return further_decisions.clear(draft, locked, changes)
+        case Kind.SPLIT_PAYMENT:
+            split_decisions.set_off(order, locked)
+        case Kind.SPLIT_REFUND | Kind.SPLIT_CHARGEBACK:
+            return split_decisions.refund(draft, locked, changes)
+        case Kind.PAYABLE_PAYMENT if order.of_order is not None:
+            return further_decisions.pay_invoice(draft, locked)
         case Kind.REVERSAL:
             return decisions.reverse(draft, locked, changes)
         case Kind.PAYOUT_RETURN:
@@ -251,7 +287,7 @@ async def decide(
         case Kind.RECOVERY | Kind.WRITE_OFF:
             return decisions.repay(order, locked)
         case Kind.SETTLEMENT:
-            return await _settle(connection, draft, macs, locked)
+            return await settling.settle(connection, draft, macs, locked)
         case Kind.PAYMENT if order.settle == "now":
             decisions.set_off(order, order.amount - order.fee, locked)
         case Kind.TOP_UP:
@@ -286,7 +322,7 @@ async def _write_reversed(connection: Connection, macs: OrderMacs, originals: Se
 def releases(order: Order) -> bool:
     """Return whether the outcome of an order releases a reservation, increases a debt, or frees a receipt."""
     if order.state is State.POSTED:
-        return order.kind in (Kind.REVERSAL, Kind.PARKED_CLEARING) or debts.owes(order)
+        return order.kind in (Kind.REVERSAL, Kind.PARKED_CLEARING) or bool(debts.owing(order))
     return order.state is State.REFUSED and (order.kind in RESERVING or order.set_off > 0)
 
 
@@ -297,14 +333,15 @@ async def release(
     returned amounts of reversed orders, and return the payments of reversed settlements to their pending state. Call
     this in the transaction that records these outcomes. A row that does not match its MAC is not changed.
 
-    A refused order of one of these kinds has reserved from a debt only: Kind.TRANSFER, Kind.RESERVE_RELEASE,
-    Kind.SUSPENSE_CLEARING. An order of one of these kinds is not refused: Kind.TOP_UP, Kind.DISPUTE_WON,
-    Kind.DISPUTE_FEE.
+    A refused order of one of these kinds has reserved from debts only: Kind.TRANSFER, Kind.RESERVE_RELEASE,
+    Kind.SUSPENSE_CLEARING, Kind.SPLIT_PAYMENT. The reservation of Kind.PAYABLE_PAYMENT is its own row. An order of one
+    of these kinds is not refused: Kind.TOP_UP, Kind.DISPUTE_WON, Kind.DISPUTE_FEE.
     """
     of_kind = {kind: [order for order in refused if order.kind is kind] for kind in RESERVING}
     reversals = [order for order in posted if order.kind is Kind.REVERSAL]
-    # Rows are locked in the sequence of `lock` and `reserve`, to prevent deadlocks: originals, payments, debts, days.
-    returns = of_kind[Kind.PAYOUT_RETURN] + await undone.reversed_returns(connection, macs, reversals)
+    # Rows are locked in the sequence of `lock` and `reserve`, to prevent deadlocks: originals, payments, parts, debts,
+    # days.
+    returns = of_kind[Kind.PAYOUT_RETURN] + await undone.reversed_of(connection, macs, reversals, Kind.PAYOUT_RETURN)
     freeing = of_kind[Kind.REVERSAL] + of_kind[Kind.PARKED_CLEARING]
     of = {order.of_order for order in returns + freeing if order.of_order}
     originals = await undone.lock_originals(connection, macs, of) if of else {}
@@ -313,8 +350,8 @@ async def release(
     await undone.record_cleared(
         connection, macs, [order for order in posted if order.kind is Kind.PARKED_CLEARING], reversals
     )
-    settlements = of_kind[Kind.SETTLEMENT] + await undone.reversed_settlements(connection, reversals)
-    parts = await _read_parts(connection, macs, settlements)
+    settlements = of_kind[Kind.SETTLEMENT] + await undone.reversed_of(connection, macs, reversals, Kind.SETTLEMENT)
+    parts = await settling.read_parts(connection, macs, settlements)
     returned = of_kind[Kind.REFUND] + of_kind[Kind.CHARGEBACK] + of_kind[Kind.DISPUTE]
     ids = {order.id for order in freed} | {o.of_order for o in returned if o.of_order}
     payments, _ = await sums.lock_payments(connection, macs, ids | {part["payment"] for part in parts})
@@ -332,63 +369,15 @@ async def release(
         if part["payment"] in payments:
             payments[part["payment"]].settled -= part["amount"]
             payments[part["payment"]].fee_settled -= part["fee"]
+            payments[part["payment"]].tax_settled -= part["tax"]
     await _write_reversed(connection, macs, freed)
     withdrawals = {order.of_order for order in returns}
     await undone.write_returned(connection, macs, [order for id_, order in originals.items() if id_ in withdrawals])
     await sums.write_payments(connection, macs, payments.values())
+    split = of_kind[Kind.SPLIT_REFUND] + of_kind[Kind.SPLIT_CHARGEBACK]
+    split += await undone.reversed_of(connection, macs, reversals, Kind.SPLIT_CHARGEBACK)
+    await undone.release_parts(connection, macs, freed, split)
     await debts.change(connection, macs, posted, refused)
     if reversals:
         await connection.execute(SQL["void_receipts"], [order.id for order in reversals])
     await sums.give_back_days(connection, macs, of_kind[Kind.WITHDRAWAL])
-
-
-async def _read_parts(connection: Connection, macs: OrderMacs, settlements: Sequence[Order]) -> list[Any]:
-    """Return the parts of payments that settlements settle. If the parts of a settlement do not add up to its amount
-    and fee, the settlement is reported and its parts are left out.
-    """
-    found: list[Any] = []
-    for settlement in settlements:
-        parts = await connection.fetch(SQL["read_settled"], [settlement.id])
-        if (sum(p["amount"] for p in parts), sum(p["fee"] for p in parts)) == (settlement.amount, settlement.fee):
-            found += parts
-        else:
-            macs.report("settlement", settlement.id, "parts", {"parts": [str(part) for part in parts]})
-    return found
-
-
-async def _settle(connection: Connection, draft: Draft, macs: OrderMacs, locked: Locked) -> Refusal | OrderFault | None:
-    """Reserve a settlement from pending payments, oldest payment first. The last payment may be settled in part, and
-    its fee is then charged in proportion. A payment whose row does not match its MAC is left out. A settlement of all
-    payments settles at most AMOUNT_MAX, because a voucher takes no greater amount: the rest stays pending.
-    """
-    order = draft.order
-    assert isinstance(draft.request, Settlement)
-    left_out: set[UUID] = set()
-    while True:
-        asked = order.merchant, draft.request.amount, PAYMENTS_MAX, sorted(left_out), AMOUNT_MAX
-        rows = await connection.fetch(SQL["lock_unsettled"], *asked)
-        payments, bad = await sums.verified(connection, macs, rows)
-        if not bad:
-            break
-        left_out |= bad
-    pending = rows[0]["pending"] if rows else 0
-    wanted = pending if draft.request.amount is None else draft.request.amount
-    rows = [row for row in rows if row["earlier"] < wanted]
-    if pending < wanted or pending == 0:
-        if left_out:
-            detail = f"{len(left_out)} rows of fund.payments do not match their MACs"
-            return OrderFault(f"{detail}: {', '.join(map(str, sorted(left_out)[:5]))}", tampered=True)
-        if pending == 0:
-            return Refusal(Code.NOTHING_TO_SETTLE, f"merchant {order.merchant} has no pending amount")
-        return Refusal(Code.SETTLEMENT_EXCEEDS_PENDING, f"the pending amount is {pending}", "amount")
-    parts = [decisions.settle_part(payments[row["order_id"]], wanted - row["earlier"]) for row in rows]
-    order.amount, order.fee = sum(amount for amount, _ in parts), sum(fee for _, fee in parts)
-    # The debt is locked after the payments, as in `lock`.
-    owed, _ = await debts.lock(connection, macs, [order.merchant])
-    if owed.get(order.merchant):
-        locked.debts = owed
-        decisions.set_off(order, order.amount - order.fee, locked)
-    await sums.write_payments(connection, macs, [payments[row["order_id"]] for row in rows])
-    columns = [row["order_id"] for row in rows], [amount for amount, _ in parts], [fee for _, fee in parts]
-    await connection.execute(SQL["write_settled"], order.id, *columns)
-    return None

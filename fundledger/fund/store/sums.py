@@ -7,7 +7,7 @@ orders. A row that does not verify is not changed.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from fundledger.fund.model.order import Kind, Order, State
@@ -30,8 +30,10 @@ from fundledger.fund.store.queries import SQL
 def begun(order: Order) -> Progress:
     """Return the progress of a payment that was just posted."""
     now = order.settle == "now"
-    settled, fee_settled = (order.amount, order.fee) if now else (0, 0)
-    return Progress(order.id, order.merchant, order.seq, order.amount, order.fee, settled, fee_settled)
+    settled, fee_settled, tax_settled = (order.amount, order.fee, order.tax) if now else (0, 0, 0)
+    progress = Progress(order.id, order.merchant, order.seq, order.amount, order.fee, settled, fee_settled)
+    progress.tax, progress.tax_settled = order.tax, tax_settled
+    return progress
 
 
 async def begin_payments(connection: Connection, macs: OrderMacs, payments: Sequence[Order]) -> None:
@@ -39,7 +41,7 @@ async def begin_payments(connection: Connection, macs: OrderMacs, payments: Sequ
     rows = [begun(order) for order in sorted(payments, key=lambda order: order.id)]
     tags = [macs.rows.tag(PAYMENT, row.fields())[1] for row in rows]
     columns = [[getattr(row, name) for row in rows] for name in ("order_id", "merchant", "seq", "amount", "fee")]
-    await connection.execute(SQL["begin_payments"], *columns, tags, macs.rows.version)
+    await connection.execute(SQL["begin_payments"], *columns, tags, macs.rows.version, [row.tax for row in rows])
 
 
 async def lock_payments(
@@ -90,10 +92,11 @@ async def payments_by_orders(
     for order in about:
         if order.of_order in due:
             _add(due[order.of_order], order)
-    for payment, amount, fee in await connection.fetch(SQL["settled_of_payments"], ids):
+    for payment, amount, fee, tax in await connection.fetch(SQL["settled_of_payments"], ids):
         if payment in due:
             due[payment].settled += amount
             due[payment].fee_settled += fee
+            due[payment].tax_settled += tax
     return {id_: progress for id_, progress in due.items() if id_ not in bad}
 
 
@@ -104,6 +107,7 @@ def _add(progress: Progress, order: Order) -> None:
         progress.refunded_unsettled += order.from_pending
         progress.fee_waived += order.fee_waived
         progress.fee_returned += order.fee
+        progress.tax_returned += order.tax
     elif order.kind in (Kind.CHARGEBACK, Kind.DISPUTE):
         progress.charged_back += order.amount
         progress.charged_back_unsettled += order.from_pending
@@ -117,10 +121,17 @@ async def write_payments(connection: Connection, macs: OrderMacs, payments: Iter
     rows = sorted(payments, key=lambda row: row.order_id)
     if not rows:
         return
-    names = ("order_id", *Progress.__struct_fields__[5:])
-    columns = [[getattr(row, name) for row in rows] for name in names]
+    columns = [[getattr(row, name) for row in rows] for name in _WRITTEN]
+    taxes = [[getattr(row, name) for row in rows] for name in ("tax_settled", "tax_returned")]
     tags = [macs.rows.tag(PAYMENT, row.fields())[1] for row in rows]
-    await connection.execute(SQL["write_payments"], *columns, tags, macs.rows.version)
+    await connection.execute(SQL["write_payments"], *columns, tags, macs.rows.version, *taxes)
+
+
+_WRITTEN: Final = (
+    *("order_id", "settled", "fee_settled", "refunded", "refunded_unsettled", "fee_waived", "fee_returned"),
+    *("charged_back", "charged_back_unsettled", "reversed"),
+)
+"""The first parameters of write_payments.sql."""
 
 
 async def lock_days(connection: Connection, macs: OrderMacs, days: Collection[Day]) -> tuple[dict[Day, int], set[Day]]:

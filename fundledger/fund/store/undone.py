@@ -1,5 +1,5 @@
-"""Store of the fund service: what the outcome of an order undoes of earlier orders: parked orders that are cleared,
-settlements that are reversed, payouts that return, orders that bounce, disputes that are won.
+"""Store of the fund service: changes of earlier orders that an outcome causes. Parked orders are cleared, settlements
+are reversed, payouts return, orders bounce, disputes are won.
 """
 
 from collections.abc import Collection, Sequence
@@ -9,7 +9,7 @@ import msgspec
 
 from fundledger.fund.model.flows import reversed_kind
 from fundledger.fund.model.order import Kind, Order, State
-from fundledger.fund.store import decisions, sums
+from fundledger.fund.store import decisions, split_parts, sums
 from fundledger.fund.store.macs import OrderMacs
 from fundledger.fund.store.orders import Connection, order_from, read_orders
 from fundledger.fund.store.queries import SQL
@@ -45,15 +45,9 @@ async def _mark(connection: Connection, macs: OrderMacs, by: dict[UUID, UUID], s
     await connection.execute(SQL["mark_cleared"], *columns, [by[order.id] for order in changed])
 
 
-async def reversed_settlements(connection: Connection, reversals: Sequence[Order]) -> list[Order]:
-    """Return the settlements that reversals reverse."""
-    ids = sorted({o.of_order for o in reversals if o.of_order and reversed_kind(o) is Kind.SETTLEMENT})
-    return list((await read_orders(connection, ids)).values()) if ids else []
-
-
-async def reversed_returns(connection: Connection, macs: OrderMacs, reversals: Sequence[Order]) -> list[Order]:
-    """Return the payout returns that reversals reverse and that match their MACs."""
-    ids = sorted({o.of_order for o in reversals if o.of_order and reversed_kind(o) is Kind.PAYOUT_RETURN})
+async def reversed_of(connection: Connection, macs: OrderMacs, reversals: Sequence[Order], kind: Kind) -> list[Order]:
+    """Return the orders of a kind that reversals reverse and that match their MACs."""
+    ids = sorted({order.of_order for order in reversals if order.of_order and reversed_kind(order) is kind})
     found = await read_orders(connection, ids) if ids else {}
     return [order for order in found.values() if macs.verifies(order)]
 
@@ -85,3 +79,26 @@ async def release_bounced(connection: Connection, macs: OrderMacs, order: Order)
         for payment in payments.values():
             decisions.take(payment, order, -1)
         await sums.write_payments(connection, macs, payments.values())
+    elif order.kind is Kind.SPLIT_REFUND:
+        await release_parts(connection, macs, (), [order])
+
+
+async def release_parts(
+    connection: Connection, macs: OrderMacs, freed: Sequence[Order], returned: Sequence[Order]
+) -> None:
+    """Release the parts of split payments: those of payments whose reversal was refused (`freed`), and the amounts that
+    refunds and chargebacks have reserved that were refused or bounced (`returned`). Locks the parts.
+    """
+    ids = sorted({order.of_order for order in returned if order.of_order})
+    payments = {order.id: order for order in freed if order.kind is Kind.SPLIT_PAYMENT}
+    if ids:
+        found = await read_orders(connection, ids)
+        payments |= {order.id: order for order in found.values() if macs.verifies(order)}
+    locked, _ = await split_parts.lock(connection, macs, payments.values())
+    for order in freed:
+        for part in locked.get(order.id, {}).values():
+            part.reversed = False
+    for order in returned:
+        if order.of_order in locked:
+            split_parts.take(locked[order.of_order], order, -1)
+    await split_parts.write(connection, macs, [part for parts in locked.values() for part in parts.values()])

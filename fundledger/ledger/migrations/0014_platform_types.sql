@@ -1,10 +1,10 @@
--- The types equity, other_income, own_transit and channel_payable belong to the platform. Their accounts have several slots from the
--- start, and no voucher is split over them, so the view leaves them out like those of the earlier platform types.
+-- The types equity, other_income, own_transit, channel_payable and tax_payable belong to the platform. Their accounts have several slots
+-- from the start, and no voucher is split over them, so the view leaves them out like those of the earlier platform types.
 CREATE OR REPLACE VIEW ledger.line_counts_due AS
 WITH split AS (
     SELECT s.account_number FROM ledger.sub_accounts s JOIN ledger.accounts a ON a.number = s.account_number
     WHERE a.type NOT IN ('bank', 'fee_income', 'channel_expense', 'payout_transit', 'suspense', 'equity', 'other_income', 'own_transit',
-                         'channel_payable')
+                         'channel_payable', 'tax_payable')
     GROUP BY s.account_number HAVING count(*) > 1
 ), parts AS (
     SELECT e.account_number, e.slot, e.seq, e.voucher_id, e.module, count(*) OVER w AS entries,

@@ -21,6 +21,9 @@ class AccountType:
     meaning: str
 
 
+# The accounting identity holds for these types, each in its normal direction: bank + receivable + own_transit =
+# merchant_pending + merchant_available + merchant_reserve + payout_transit + suspense + channel_payable + tax_payable +
+# equity + (fee_income + other_income - channel_expense).
 CHART: dict[str, AccountType] = {
     type_.name: type_
     for type_ in (
@@ -37,5 +40,6 @@ CHART: dict[str, AccountType] = {
         AccountType("other_income", 1, False, True, "income: overages of the bank that were explained"),
         AccountType("own_transit", -1, False, True, "asset: own money that has left one bank for another"),
         AccountType("channel_payable", 1, False, True, "liability: costs that a channel has not collected yet"),
+        AccountType("tax_payable", 1, False, True, "liability: tax on fees that we owe the tax authority"),
     )
 }

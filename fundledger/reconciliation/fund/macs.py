@@ -37,6 +37,7 @@ KINDS: Final = (
     Kind("fund.payouts", rows_of.PAYOUT, rows_of.payout_fields, ("order_id",), True),
     Kind("fund.merchants", rows_of.MERCHANT, rows_of.merchant_fields, ("id",)),
     Kind("fund.fee_rules", rows_of.FEE_RULE, rows_of.fee_rule_fields, ("version",)),
+    Kind("fund.split_parts", rows_of.PART, rows_of.part_fields, ("order_id", "merchant")),
     Kind("fund.persons", rows_of.PERSON, rows_of.person_fields, ("name",)),
     Kind("fund.channels", rows_of.CHANNEL, rows_of.channel_fields, ("name", "currency")),
     Kind("fund.changes", rows_of.CHANGE, rows_of.change_fields, ("id",)),

@@ -20,6 +20,7 @@ from fundledger.fund.model.transitions import (
     is_posted,
     may_become,
 )
+from fundledger.fund.store.orders import parts_from
 from fundledger.reconciliation.fund.ids import OrderIds
 from fundledger.reconciliation.reading import Rows
 from fundledger.reconciliation.report import READABLE, Check, Difference, described
@@ -32,6 +33,8 @@ ONCE_ALONE: Final = frozenset({Kind.WRITE_OFF, Kind.BANK_DIFFERENCE, Kind.REVERS
 def order_of(row: asyncpg.Record) -> Order:
     """Return a row as an order. Raises ValueError if the kind or the state of the order is unknown."""
     fields: dict[str, Any] = {name: value for name, value in row.items() if name in FIELDS}
+    if fields.get("parts") is not None:
+        fields["parts"] = parts_from(fields["parts"])
     return Order(**{**fields, "kind": Kind(row["kind"]), "state": State(row["state"])})
 
 
@@ -113,7 +116,7 @@ def _against_itself(order: Order) -> Iterator[tuple[str, str]]:
         for kind, ending in END_VOUCHER_TYPES:
             if kind is order.kind and has_end(order):
                 end_entries_of(order, ending)
-    except (AssertionError, TypeError) as error:
+    except (AssertionError, AttributeError, TypeError) as error:
         yield "amounts that are valid for its flow", described(error)
 
 

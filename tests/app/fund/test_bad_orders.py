@@ -89,6 +89,36 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str, str | None]] = {
         None,
     ),
     "reversal of an unknown order": ("reversals", {**REVERSAL, "of_order_no": "none"}, "order-not-found", None),
+    "refund of an unknown split payment": (
+        "split-refunds",
+        {"of_order_no": "none", "amount": 1},
+        "payment-not-found",
+        "of_order_no",
+    ),
+    "split refund of a payment": (
+        "split-refunds",
+        {"of_order_no": "paid", "amount": 1},
+        "payment-not-found",
+        "of_order_no",
+    ),
+    "refund of a foreign split payment": (
+        "split-refunds",
+        {"of_order_no": "foreign", "amount": 1},
+        "payment-not-found",
+        "of_order_no",
+    ),
+    "chargeback of an unknown split payment": (
+        "split-chargebacks",
+        {"of_order_no": "none", "amount": 1},
+        "payment-not-found",
+        "of_order_no",
+    ),
+    "split payment to an unknown merchant": (
+        "split-payments",
+        {**PAYMENT, "parts": [{"merchant": "nobody", "amount": 2}, {"merchant": "platform", "amount": 3}]},
+        "merchant-not-found",
+        "parts",
+    ),
     "reversal of a foreign order": ("reversals", {**REVERSAL, "of_order_no": "foreign"}, "order-not-found", None),
     "top-up in another currency": ("top-ups", {**PAYMENT, "currency": "USD"}, "currency-mismatch", None),
     "top-up of an unknown merchant": ("top-ups", {**PAYMENT, "merchant": "nobody"}, "merchant-not-found", None),
@@ -212,11 +242,17 @@ GOOD: Mapping[str, dict[str, Any]] = {
     "disputes": {"payment_order_no": "paid", "amount": 1},
     "dispute-wins": {"chargeback_order_no": "c", "amount": 1},
     "dispute-fees": CHANNEL,
+    "split-payments": {**PAYMENT, "parts": [{"merchant": "a", "amount": 2}, {"merchant": "b", "amount": 3}]},
+    "split-refunds": {"of_order_no": "paid", "amount": 5},
+    "split-chargebacks": {"of_order_no": "paid", "amount": 5},
+    "channel-invoices": {**PAYMENT, "invoice_no": "I", "period": "2026-01"},
 }
 OF_PLATFORM = {
     *("channel-costs", "bank-differences", "own-transfers", "own-funds", "fee-sweeps"),
-    *("payable-payments", "suspense-clearings", "parked-clearings"),
+    *("payable-payments", "suspense-clearings", "parked-clearings", "channel-invoices"),
 }
+OPTIONAL = ("reversals", "settlements", "split-payments", "split-refunds", "split-chargebacks")
+"""Paths of orders that need no merchant, or no amount. `of_merchant` is the platform by default."""
 BAD_MEMBERS: list[tuple[str, Any]] = [
     ("order_no", ""),
     ("order_no", "a b"),
@@ -239,6 +275,10 @@ BAD_MEMBERS: list[tuple[str, Any]] = [
     ("of_kind", "refund"),
     ("ticket", "t" * 1025),
     ("ticket", "a\x00b"),
+    ("period", "2026-13"),
+    ("invoice_no", ""),
+    ("parts", []),
+    ("parts", 5),
     ("unknown", 1),
 ]
 
@@ -254,7 +294,7 @@ async def test_each_member_of_an_order_is_checked_and_named(fund: FundClient, pa
             assert is_problem(answer, 400, "malformed"), (member, value)
             assert answer.json["field"] == member
     for member in good:
-        if member not in ("merchant", "amount") or path not in ("reversals", "settlements"):
+        if member != "of_merchant" and (member not in ("merchant", "amount") or path not in OPTIONAL):
             answer = await fund.post(f"/v1/{path}", {n: v for n, v in good.items() if n != member})
             assert is_problem(answer, 400, "malformed"), member
             assert answer.json["field"] == member

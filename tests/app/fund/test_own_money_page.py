@@ -24,10 +24,10 @@ async def test_the_requests_of_the_page_have_the_shown_effects(
 ) -> None:
     text = PAGE.read_text()
     requests = re.findall(r"```\nPOST (\S+)\n(\{.*\})\n```", text)
-    assert len(requests) == 11
+    assert len(requests) == 13
     rows = re.findall(r"^\| `([\w:]+)` \| ([\d,.]+) \|", text, re.MULTILINE)
     shown = {account: int(re.sub("[,.]", "", amount)) for account, amount in rows}
-    assert len(shown) == 8
+    assert len(shown) == 10
     dsn = await postgres.new_fund()
     async with (
         a_fund_service(dsn, tmp_path, service, every_channel=False) as (_, url),
@@ -46,8 +46,8 @@ async def test_the_requests_of_the_page_have_the_shown_effects(
         id_ = ""
         for path, body in requests:
             members = json.loads(salted(body))
-            if "order_no" in members:
-                members["order_no"] = f"{members['order_no']}-{fund.salt}"
+            for name in {"order_no", "invoice_order_no"} & members.keys():
+                members[name] = f"{members[name]}-{fund.salt}"
             answer = await fund.post(path.replace("{id}", id_), members)
             assert answer.status in (200, 201, 202), (path, answer)
             id_, state = answer.json["id"], answer.json["state"]

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Sequence
 from itertools import count
-from typing import Final
+from typing import Final, cast
 from uuid import UUID
 
 import msgspec
@@ -13,7 +13,7 @@ from fundledger.app.commands.demo.bank import Bank
 from fundledger.app.commands.demo.tables import money, show_merchants, show_trial_balance
 from fundledger.app.commands.demo.traffic import Traffic
 from fundledger.client import AccountService, FundService, Refused
-from fundledger.client.fund_types import Fee, Kind, Order, Payment, StatementLine
+from fundledger.client.fund_types import Fee, Kind, Order, Payment, SplitPart, StatementLine
 
 MERCHANTS: Final = ("tea-house", "book-shop", "noodles", "bicycles", "flowers", "cinema", "late-settler", "returns")
 HOT: Final = MERCHANTS[0]
@@ -57,6 +57,8 @@ class Day:
         await self._withdraw()
         await self._charge_back()
         await self._set_off()
+        await self._dispute()
+        await self._split()
         await self._correct()
         await self._settle()
         await self._bank_statement()
@@ -161,6 +163,34 @@ class Day:
         _report(f"{OWES} withdraws the whole payment: refused, {no}")
         await self._bank.moved([(order.channel_ref or "", order.amount)])
 
+    async def _dispute(self) -> None:
+        """Dispute a payment. Its amount is not available until the payer's bank decides for the merchant."""
+        merchant = "cinema"
+        payment = await self._traffic.send(self._traffic.payment(merchant, 12_000))
+        await self._bank.moved([(payment.channel_ref or "", payment.amount)])
+        before = await self._available(merchant)
+        dispute = await self._fund.open_dispute(merchant, self._number("dispute"), payment.order_no, payment.amount)
+        during = await self._available(merchant)
+        won = await self._ended(await self._fund.dispute_won(dispute.id))
+        if (during, await self._available(merchant)) != (before - payment.amount, before):
+            raise Unexpected(f"the dispute {dispute.order_no} did not withhold {money(payment.amount)}")
+        _report(
+            f"a payer disputes a payment of {money(payment.amount)}: {merchant} has {money(during)} instead of "
+            f"{money(before)}; the dispute is {won.state}, and it has {money(before)} again"
+        )
+
+    async def _split(self) -> None:
+        """Divide one receipt between two merchants, then refund half of it."""
+        number = self._number("basket")
+        parts = [SplitPart("flowers", 7_000), SplitPart("noodles", 3_000, commission=90)]
+        paid = await self._fund.split_pay(number, 10_000, CURRENCY, CHANNEL, parts, f"bank-{number}")
+        await self._bank.moved([(f"bank-{number}", paid.amount)])
+        shares = ", ".join(f"{part.merchant} {money(part.net)}" for part in paid.parts)
+        _report(f"one receipt of {money(paid.amount)} for two merchants: {shares}, fees {money(paid.fee)}")
+        refund = await self._ended(await self._fund.split_refund(self._number("back"), number, paid.amount // 2))
+        shares = ", ".join(f"{part.merchant} {money(part.net)}" for part in refund.parts)
+        _report(f"half of it goes back to the payer: {refund.state}; {shares}")
+
     async def _correct(self) -> None:
         slip = await self._fund.adjust("noodles", self._number("slip"), 250, "credit", "a receipt found")
         no = await _refusal("approval-needs-another", self._fund.approve(slip))
@@ -189,13 +219,12 @@ class Day:
         _report(f"dev-checker approves {len(approved)} bank differences against suspense: {states}")
 
     async def _ended(self, order: Order) -> Order:
-        kind: Kind = "refund" if order.kind == "refund" else "withdrawal"
         give_up_at = time.monotonic() + ENDS_S
-        while order.state not in ("paid", "bounced"):
+        while order.state not in ("paid", "bounced", "won"):
             if time.monotonic() > give_up_at:
-                raise Unexpected(f"{kind} {order.order_no} is still {order.state}")
+                raise Unexpected(f"{order.kind} {order.order_no} is still {order.state}")
             await asyncio.sleep(0.1)
-            order = await self._fund.order(kind, order.id) or order
+            order = await self._fund.order(cast("Kind", order.kind), order.id) or order
         return order
 
     async def _available(self, merchant: str) -> int:

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from fundledger.app.http.problems import Problem
+from fundledger.fund.model.fees import FeeReturn, TaxMode
 from fundledger.fund.model.order import Kind, State
 from fundledger.fund.model.order_json import Order, StateName
 from fundledger.fund.model.requests import Amount, BasisPoints, Calendar, MerchantId, OrderNo, Part
@@ -113,6 +114,12 @@ class FeeRule(msgspec.Struct):
     maximum: Part | None
     tiers: list[FeeTierShown]
     effective_at: Instant
+    currency: Annotated[str | None, about("null: any currency", pattern="^[A-Z]{3}$")] = None
+    tax_basis_points: Annotated[BasisPoints, about("tax on the fee, in hundredths of a percent")] = 0
+    tax_mode: Annotated[str, about("whether the fee includes the tax", enum=list(get_args(TaxMode)))] = "included"
+    returned: Annotated[str, about("whether refunds return the fee", enum=list(get_args(FeeReturn)))] = msgspec.field(
+        default="proportional", name="return"
+    )
 
 
 class Merchant(msgspec.Struct):
@@ -162,10 +169,10 @@ class BillLine(msgspec.Struct):
     order: Annotated[Uuid | None, about("id of the order")]
     voucher_id: Annotated[Uuid, about("id of the voucher in the account service")]
     type: Annotated[str, about("type of the voucher")]
-    amount: Annotated[Amount | None, about("amount of the order")]
+    amount: Annotated[Amount | None, about("amount of the order, or of the merchant's part of a split order")]
     fee: Annotated[int, about("fee of the movement; negative if it was returned")]
     fee_version: Annotated[int | None, about("version of the fee rule; null if no rule applied")]
-    tax: Annotated[int, about("tax on the fee; 0 in this version")]
+    tax: Annotated[int, about("the part of `fee` that is tax")]
     change: Annotated[MerchantAmounts, about("what the voucher moved")]
     balance: Annotated[MerchantAmounts, about("the balances after the voucher")]
 
@@ -192,8 +199,10 @@ class DaySum(Exact):
     orders: Annotated[int, about("number of orders", minimum=1)]
     amount: Annotated[int, about("sum of their amounts", minimum=0)]
     fee: Annotated[int, about("sum of their fees", minimum=0)]
+    tax: Annotated[int, about("sum of the taxes in their fees", minimum=0)]
     amount_text: Text = UNSET
     fee_text: Text = UNSET
+    tax_text: Text = UNSET
 
 
 class Day(msgspec.Struct):

@@ -18,7 +18,7 @@ from fundledger.app.http.routing import Call
 from fundledger.app.http.wire.reply import Reply, encode
 from fundledger.faults import Unavailable
 from fundledger.fund.account_gateway import BadCursor, GatewayFault, Unverified
-from fundledger.fund.bills import TAX, Amounts, BillLine, BillPage, read_bill
+from fundledger.fund.bills import Amounts, BillLine, BillPage, read_bill
 from fundledger.fund.model.days import after_month, beginning_of, day_after, day_of
 from fundledger.json_values import time_text
 
@@ -97,7 +97,7 @@ def _line(line: BillLine) -> answers.BillLine:
         None if order is None else order.amount,
         line.fee,
         None if order is None else order.fee_version,
-        TAX,
+        line.tax,
         _shown(line.change),
         _shown(line.balance),
     )

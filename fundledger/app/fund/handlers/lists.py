@@ -75,8 +75,15 @@ async def list_orders(service: FundService, call: Call) -> Reply:
 def _cells(order: Order) -> list[object]:
     """Return the cells of an order. A member that does not apply to its kind is an empty cell."""
     values = [getattr(order, name) for name in ORDER_COLUMNS]
-    shown = [bytes(value).decode() if isinstance(value, msgspec.Raw) else value for value in values]
+    shown = [_cell(value) for value in values]
     return [None if value is msgspec.UNSET else value for value in shown]
+
+
+def _cell(value: object) -> object:
+    """Return the cell of a member: JSON for a problem, and for the parts of a split order."""
+    if isinstance(value, list):
+        return encode(value).decode()
+    return bytes(value).decode() if isinstance(value, msgspec.Raw) else value
 
 
 def date_of(text: str, field: str) -> date:

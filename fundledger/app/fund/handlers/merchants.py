@@ -76,7 +76,7 @@ async def add_fee(service: FundService, call: Call) -> Reply:
     """Handle `POST /v1/merchants/{id}/fees`: 201 with the new rule, which applies from its `effective_at`."""
     body = _decode_fee(call.body)
     id_ = (await _found(service, call)).id
-    fee = Fee(body.basis_points, body.fixed, body.minimum, body.maximum, body.tiers)
+    fee = Fee(*(getattr(body, name) for name in Fee.__struct_fields__))
     version = await service.reading(
         lambda: service.merchants.add_fee_rule(id_, body.product, body.channel, fee, body.effective_at, call.module)
     )

@@ -85,8 +85,8 @@ class OrderPath(PaymentPath[FundService, Request, Answer]):
         currency = getattr(content, "currency", None)
         if currency is not None:
             known_currency(currency)
-        merchant = getattr(content, "merchant", None)
-        if merchant is None:
+        merchant = getattr(content, "merchant", PLATFORM)
+        if merchant == PLATFORM:
             return ()
         return None if self.service.merchants.remembered(merchant) is None else (charged_account(merchant),)
 

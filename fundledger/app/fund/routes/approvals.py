@@ -6,7 +6,7 @@ from typing import Final
 from fundledger.app.fund.answers import structs as answers
 from fundledger.app.fund.handlers import approvals
 from fundledger.app.fund.requests.bodies import ApprovalsBody, ApproveBody, RejectBody
-from fundledger.app.fund.routes.kinds import KINDS, one_of
+from fundledger.app.fund.routes.kinds import INVOICE, KINDS, one_of
 from fundledger.app.fund.routes.orders import FUNDS, ID, taken
 from fundledger.app.fund.service import FundService
 from fundledger.app.http.openapi.types import no_such, shown
@@ -28,7 +28,7 @@ _RESERVED: Final[dict[Kind, tuple[str, ...]]] = {
     Kind.OWN_TRANSFER: (Code.CHANNEL_UNDERFUNDED, Code.RECEIPT_ALREADY_BOOKED),
     Kind.OWN_FUNDS: (Code.OWN_FUNDS_EXCEEDED, Code.CHANNEL_UNDERFUNDED, Code.RECEIPT_ALREADY_BOOKED),
     Kind.FEE_SWEEP: (Code.SWEEP_EXCEEDS_INCOME, Code.CHANNEL_UNDERFUNDED, Code.RECEIPT_ALREADY_BOOKED),
-    Kind.PAYABLE_PAYMENT: (Code.PAYABLE_EXCEEDED, Code.CHANNEL_UNDERFUNDED, Code.RECEIPT_ALREADY_BOOKED),
+    Kind.PAYABLE_PAYMENT: (*INVOICE, Code.CHANNEL_UNDERFUNDED, Code.RECEIPT_ALREADY_BOOKED),
     Kind.SUSPENSE_CLEARING: (Code.SUSPENSE_EXCEEDED, Code.CHANNEL_UNDERFUNDED),
     Kind.PARKED_CLEARING: (Code.ORDER_NOT_PARKED, Code.CHANNEL_UNDERFUNDED),
 }

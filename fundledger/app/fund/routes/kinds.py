@@ -25,6 +25,11 @@ MERCHANT: Final = "10001"
 _NAMED: Final = {"merchant": MERCHANT, "order_no": "2026-0001"}
 _PAYMENT: Final = (Code.PAYMENT_NOT_FOUND, Code.PAYMENT_NOT_POSTED, Code.ORDER_ALREADY_REVERSED)
 _OWN: Final = (Code.CHANNEL_UNDERFUNDED, Code.RECEIPT_ALREADY_BOOKED)
+INVOICE: Final = (
+    *(Code.PAYABLE_EXCEEDED, Code.INVOICE_EXCEEDED),
+    *(Code.ORDER_NOT_POSTED, Code.ORDER_ALREADY_REVERSED),
+)
+"""Refusals of a payment of an invoice, at the request and at the approval."""
 _OWN_EXAMPLE: Final = {"order_no": "2026-0001", "channel": "simulator", "amount": 500, "currency": "CNY"}
 KINDS: Final[dict[Kind, KindApi]] = {
     Kind.PAYMENT: KindApi(
@@ -152,9 +157,9 @@ KINDS: Final[dict[Kind, KindApi]] = {
     Kind.PAYABLE_PAYMENT: KindApi(
         "payable-payments",
         ApiClass.ADMIN,
-        "Request to pay what the platform owes a channel",
+        "Request to pay what the platform owes a channel or the tax authority",
         _OWN_EXAMPLE,
-        (Code.PAYABLE_EXCEEDED, *_OWN),
+        (Code.ORDER_NOT_FOUND, *INVOICE, *_OWN),
     ),
     Kind.SUSPENSE_CLEARING: KindApi(
         "suspense-clearings",
@@ -232,6 +237,52 @@ KINDS: Final[dict[Kind, KindApi]] = {
         ApiClass.CONFIRM,
         "Charge a merchant the fee of a dispute",
         {**_NAMED, "amount": 150, "channel": "simulator"},
+        (Code.RECEIPT_ALREADY_BOOKED,),
+    ),
+    Kind.SPLIT_PAYMENT: KindApi(
+        "split-payments",
+        ApiClass.PAYMENT,
+        "Post a confirmed payment that is divided among merchants",
+        {
+            "order_no": "2026-0001",
+            "amount": 10000,
+            "currency": "CNY",
+            "channel": "simulator",
+            "parts": [{"merchant": MERCHANT, "amount": 8000}, {"merchant": "10002", "amount": 2000, "commission": 100}],
+        },
+        (Code.CURRENCY_MISMATCH, Code.CHANNEL_REF_MISSING, Code.RECEIPT_ALREADY_BOOKED),
+    ),
+    Kind.SPLIT_REFUND: KindApi(
+        "split-refunds",
+        ApiClass.REFUND,
+        "Refund a split payment, in whole or in part",
+        {"order_no": "2026-0002", "of_order_no": "2026-0001", "amount": 2500},
+        (*_PAYMENT, Code.REFUND_EXCEEDS_PAYMENT),
+    ),
+    Kind.SPLIT_CHARGEBACK: KindApi(
+        "split-chargebacks",
+        ApiClass.CONFIRM,
+        "Post a chargeback of a split payment",
+        {
+            "order_no": "2026-0003",
+            "of_order_no": "2026-0001",
+            "channel_ref": "CB-7",
+            "parts": [{"merchant": MERCHANT, "amount": 1000}],
+        },
+        (*_PAYMENT, Code.CHARGEBACK_EXCEEDS_PAYMENT, Code.RECEIPT_ALREADY_BOOKED),
+    ),
+    Kind.CHANNEL_INVOICE: KindApi(
+        "channel-invoices",
+        ApiClass.CONFIRM,
+        "Post an invoice of a channel for its fees of a month",
+        {
+            "order_no": "2026-0001",
+            "channel": "simulator",
+            "amount": 4200,
+            "currency": "CNY",
+            "invoice_no": "INV-2026-11",
+            "period": "2026-11",
+        },
         (Code.RECEIPT_ALREADY_BOOKED,),
     ),
 }

@@ -17,13 +17,12 @@ from fundledger.app.http.problems import PROBLEM_TYPE
 from fundledger.app.http.routing import BATCH_BODY_BYTES_MAX, Route
 from fundledger.app.http.wire.reply import JSON
 from fundledger.fund.model.flows import RULES
-from fundledger.fund.model.order import PLATFORM, Kind
+from fundledger.fund.model.order import PLATFORM, REFUNDS, SENDING, Kind
 from fundledger.fund.model.order_json import Order, StateName
 from fundledger.fund.model.person import Role
 from fundledger.fund.model.refusal import Code
 from fundledger.fund.model.request_types import REQUESTS
 from fundledger.fund.model.requests import MerchantId, OrderNo
-from fundledger.fund.model.transitions import SENDING
 from fundledger.json_values import Uuid, about
 from fundledger.ratelimit.classes import ApiClass
 
@@ -32,8 +31,14 @@ ID: Final = path(Uuid, "id of the order", "e7a4c3e6-2a63-8d53-94dd-28fb4eb9a3ba"
 FUNDS: Final = ("account-closed", "account-frozen", "balance-out-of-range", "insufficient-funds")
 _ENDING: Final = {
     Kind.WITHDRAWAL: (Code.WITHDRAWAL_NOT_POSTED, Code.WITHDRAWAL_PAID, Code.WITHDRAWAL_BOUNCED),
-    Kind.REFUND: (Code.REFUND_NOT_POSTED, Code.REFUND_PAID, Code.REFUND_BOUNCED),
+    **dict.fromkeys(REFUNDS, (Code.REFUND_NOT_POSTED, Code.REFUND_PAID, Code.REFUND_BOUNCED)),
 }
+_PAID_REFS: Final = {
+    Kind.WITHDRAWAL: "P-20261123-1",
+    Kind.REFUND: "B-20261123-1",
+    Kind.SPLIT_REFUND: "B-20261123-2",
+}
+"""The references of the examples: a reference of a channel counts once."""
 _ENDED: Final = (Code.ORDER_NOT_POSTED, Code.ORDER_ENDED, Code.RECEIPT_ALREADY_BOOKED)
 
 
@@ -161,7 +166,8 @@ def _of(kind: Kind) -> Iterator[Route[FundService]]:
 
 def _ends_of(kind: Kind) -> Iterator[Route[FundService]]:
     """Return the routes that end an order of a kind with the states `paid` and `bounced`."""
-    template, responses = f"/v1/{KINDS[kind].collection}/{{id}}", {404: no_such(kind.value)}
+    template, words = f"/v1/{KINDS[kind].collection}/{{id}}", kind.value.replace("_", " ")
+    responses = {404: no_such(words)}
     yield Route(
         "POST",
         f"{template}/paid",
@@ -169,11 +175,11 @@ def _ends_of(kind: Kind) -> Iterator[Route[FundService]]:
         ApiClass.CONFIRM,
         f"{kind.value}_paid",
         _TAG,
-        f"Mark a {kind.value} as paid",
-        f"Records that the channel paid the {kind.value} out. Idempotent.",
+        f"Mark a {words} as paid",
+        f"Records that the channel paid the {words} out. Idempotent.",
         {**taken((*_ENDING[kind], Code.RECEIPT_ALREADY_BOOKED)), **responses},
         (ID,),
-        (PaidBody, {"channel_ref": "P-20261123-1" if kind is Kind.WITHDRAWAL else "B-20261123-1"}),
+        (PaidBody, {"channel_ref": _PAID_REFS[kind]}),
         enters=True,
         role=Role.OPERATOR,
     )
@@ -184,7 +190,7 @@ def _ends_of(kind: Kind) -> Iterator[Route[FundService]]:
         ApiClass.CONFIRM,
         f"{kind.value}_bounced",
         _TAG,
-        f"Mark a {kind.value} as bounced",
+        f"Mark a {words} as bounced",
         "Returns the money to the merchant, as it was before the order. Idempotent.",
         {**taken((*_ENDING[kind], Code.RECEIPT_ALREADY_BOOKED)), **responses},
         (ID,),

@@ -3,21 +3,21 @@
 -- over all states, because the state of an order may have changed after its day was closed. Rows: the first 100;
 -- `total` is the number of all. Locks: none.
 WITH posted AS (
-    SELECT d.day, o.merchant, o.kind, o.currency, count(*)::numeric AS orders, sum(o.amount) AS amount, sum(o.fee) AS fee
+    SELECT d.day, o.merchant, o.kind, o.currency, count(*)::numeric AS orders, sum(o.amount) AS amount, sum(o.fee) AS fee, sum(o.tax) AS tax
     FROM fund.day_ends d
     JOIN fund.orders o ON o.posted_at >= d.day::timestamp AT TIME ZONE 'UTC' AND o.posted_at < (d.day + 1)::timestamp AT TIME ZONE 'UTC'
     GROUP BY d.day, o.merchant, o.kind, o.currency
 ), summed AS (
-    SELECT s.day, s.merchant, s.kind, s.currency, sum(s.orders) AS orders, sum(s.amount) AS amount, sum(s.fee) AS fee
+    SELECT s.day, s.merchant, s.kind, s.currency, sum(s.orders) AS orders, sum(s.amount) AS amount, sum(s.fee) AS fee, sum(s.tax) AS tax
     FROM fund.day_sums s GROUP BY s.day, s.merchant, s.kind, s.currency
 ), differences AS (
     SELECT coalesce(p.day, s.day)::text AS day,
            format('%s of %s in %s', coalesce(p.kind, s.kind), coalesce(p.merchant, s.merchant), coalesce(p.currency, s.currency)) AS what,
-           format('%s orders, amount %s, fee %s', p.orders, p.amount, p.fee) AS expected,
-           format('%s orders, amount %s, fee %s', s.orders, s.amount, s.fee) AS actual
+           format('%s orders, amount %s, fee %s, tax %s', p.orders, p.amount, p.fee, p.tax) AS expected,
+           format('%s orders, amount %s, fee %s, tax %s', s.orders, s.amount, s.fee, s.tax) AS actual
     FROM posted p FULL JOIN summed s
         ON (s.day, s.merchant, s.kind, s.currency) = (p.day, p.merchant, p.kind, p.currency)
-    WHERE (p.orders, p.amount, p.fee) IS DISTINCT FROM (s.orders, s.amount, s.fee)
+    WHERE (p.orders, p.amount, p.fee, p.tax) IS DISTINCT FROM (s.orders, s.amount, s.fee, s.tax)
     UNION ALL
     SELECT d.day::text, 'all orders', coalesce(sum(p.orders), 0)::text, d.orders::text
     FROM fund.day_ends d LEFT JOIN posted p ON p.day = d.day GROUP BY d.day, d.orders

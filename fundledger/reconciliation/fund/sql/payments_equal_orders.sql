@@ -6,6 +6,7 @@ WITH back AS (
            sum(o.from_pending) FILTER (WHERE o.kind = 'refund') AS refunded_unsettled,
            sum(o.fee_waived) AS fee_waived,
            sum(o.fee) FILTER (WHERE o.kind = 'refund') AS fee_returned,
+           sum(o.tax) FILTER (WHERE o.kind = 'refund') AS tax_returned,
            sum(o.amount) FILTER (WHERE o.kind IN ('chargeback', 'dispute')) AS charged_back,
            sum(o.from_pending) FILTER (WHERE o.kind IN ('chargeback', 'dispute')) AS charged_back_unsettled,
            bool_or(o.kind = 'reversal') AS reversed
@@ -17,7 +18,7 @@ WITH back AS (
     FROM fund.orders o JOIN fund.orders c ON c.id = o.of_order
     WHERE o.kind = 'dispute_won' AND o.state <> 'refused' GROUP BY c.of_order
 ), settled AS (
-    SELECT s.payment, sum(s.amount) AS amount, sum(s.fee) AS fee
+    SELECT s.payment, sum(s.amount) AS amount, sum(s.fee) AS fee, sum(s.tax) AS tax
     FROM fund.settled_payments s JOIN fund.orders o ON o.id = s.settlement AND o.state <> 'refused'
     WHERE NOT EXISTS (SELECT FROM fund.orders r WHERE r.id = o.reversed_by AND r.state = 'posted')
     GROUP BY s.payment
@@ -40,6 +41,9 @@ CROSS JOIN LATERAL (VALUES
     ('fee_returned', coalesce(b.fee_returned, 0)::text, p.fee_returned::text),
     ('charged_back', (coalesce(b.charged_back, 0) - coalesce(w.amount, 0))::text, p.charged_back::text),
     ('charged_back_unsettled', (coalesce(b.charged_back_unsettled, 0) - coalesce(w.unsettled, 0))::text, p.charged_back_unsettled::text),
+    ('tax', o.tax::text, p.tax::text),
+    ('tax_settled', (CASE o.settle WHEN 'now' THEN o.tax ELSE 0 END + coalesce(s.tax, 0))::text, p.tax_settled::text),
+    ('tax_returned', coalesce(b.tax_returned, 0)::text, p.tax_returned::text),
     ('reversed', coalesce(b.reversed, false)::text, p.reversed::text)
 ) AS c (name, expected, actual)
 WHERE c.expected IS DISTINCT FROM c.actual
