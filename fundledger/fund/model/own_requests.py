@@ -13,6 +13,7 @@ from fundledger.fund.model.requests import (
     MerchantId,
     Month,
     OrderNo,
+    OwnedRequest,
     Reason,
     Request,
 )
@@ -100,7 +101,7 @@ AGAINST_OVERAGE: Final = frozenset({"merchant", "income", "bank", "short"})
 AGAINST_SHORTAGE: Final = frozenset({"merchant", "loss", "channel"})
 
 
-class SuspenseClearing(Request, kw_only=True):
+class SuspenseClearing(OwnedRequest, kw_only=True):
     """The clearing of an overage (`more`) or a shortage (`less`) of a bank that was explained. `against`: the cause.
 
     An overage can belong to a merchant (`merchant`), be income of the platform (`income`), have been taken back by the
@@ -131,7 +132,7 @@ PARKED_IN: Final = frozenset({"merchant", "income", "bank"})
 PARKED_OUT: Final = frozenset({"merchant", "loss"})
 
 
-class ParkedClearing(Request, kw_only=True):
+class ParkedClearing(OwnedRequest, kw_only=True):
     """The clearing of a parked order that cannot be released, for example because its merchant is closed. Its whole
     amount moves out of `suspense:parked`, and the parked order becomes `cleared`.
 

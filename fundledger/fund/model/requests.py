@@ -56,11 +56,20 @@ class Request(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_def
 
     def digest(self) -> bytes:
         """Return the SHA-256 of the content of the request. Requests with the same content have the same digest."""
+        return hashlib.sha256(self.kind.encode() + b"|" + _encode(self)).digest()
+
+
+class OwnedRequest(Request, kw_only=True):
+    """The request of an order that belongs to a merchant, or to the platform. It has the same digest whether it names
+    the platform or omits it. A reversal has another digest then, because its digests are stored since earlier versions.
+    """
+
+    def digest(self) -> bytes:
         for name in ("merchant", "of_merchant"):
             if getattr(self, name, None) == PLATFORM:
                 # The encoder omits a default only if it is the same object, and a decoded text is another one.
                 setattr(self, name, PLATFORM)
-        return hashlib.sha256(self.kind.encode() + b"|" + _encode(self)).digest()
+        return Request.digest(self)
 
 
 class Payment(Request, kw_only=True):

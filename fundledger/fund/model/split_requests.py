@@ -14,8 +14,8 @@ from fundledger.fund.model.requests import (
     Currency,
     MerchantId,
     OrderNo,
+    OwnedRequest,
     Part,
-    Request,
 )
 from fundledger.fund.model.split import are_distinct
 
@@ -32,7 +32,7 @@ class SplitPaymentPart(msgspec.Struct, forbid_unknown_fields=True, omit_defaults
     commission: Part | None = None
 
 
-class SplitPayment(Request, kw_only=True):
+class SplitPayment(OwnedRequest, kw_only=True):
     """A payment that its channel has confirmed, divided among 2 to 20 merchants with one currency. The parts sum to the
     amount. Omit `merchant` if the order belongs to the platform. It identifies the order together with `order_no`, and
     needs no part.
@@ -62,7 +62,7 @@ RefundParts = Annotated[
 ]
 
 
-class _SplitReturn(Request, kw_only=True):
+class _SplitReturn(OwnedRequest, kw_only=True):
     """The members that split refunds and split chargebacks have. `parts`: the division of the amount. Without `parts`,
     the amount is divided in proportion to what is left of each part.
     """
