@@ -212,7 +212,9 @@ class Limited:
         """Return the number of failed calls of the store, and of requests that were shed, for each worker. The client
         sends a shed request again, and its tokens are refunded later.
 
-        The workers are asked directly: a page of metrics has an earlier snapshot of a worker that answers slowly.
+        The workers are asked directly: a page of metrics has an earlier snapshot of a worker that answers slowly. For
+        a worker that treats the store as unavailable, each call returns another number: when such an outage ends after
+        more than a second, the worker makes the buckets of all workers start nearly empty.
         """
         return [await _failures_at(path) for path in sorted(run_dir(self.service.data_dir).glob("worker-*.sock"))]
 
@@ -257,6 +259,8 @@ async def _failures_at(path: Path) -> tuple[str, float]:
     except (OSError, msgspec.DecodeError):
         # The worker does not run now. Its next process has other counters.
         return "", time.monotonic()
+    if snapshot.limits.mode == "fallback":
+        return snapshot.worker, time.monotonic()
     calls = snapshot.limits.store_calls.items()
     failed = sum(count for key, count in calls if not key.endswith(" ok"))
     return snapshot.worker, failed + sum(snapshot.shed.shed.values())
