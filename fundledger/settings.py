@@ -24,6 +24,7 @@ SIMULATOR_TOKEN = "simulator-token"  # noqa: S105 - the name of a file
 """Name of a file in the data directory. The file contains the token of the simulator that `serve` starts."""
 DATA_DIR_BYTES_MAX = 800
 REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
+WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 CHANNEL = re.compile(r"[A-Za-z0-9_.-]{1,32}")
 """Form of a channel's name. The name is part of the ids of the channel's accounts."""
 
@@ -133,8 +134,10 @@ class Settings(BaseSettings):
     bodies_mb_max: int = Field(
         64, ge=1, le=65_536, description="memory of request bodies in progress in one worker, in MB; beyond: 503"
     )
-    accounting_timezone: str = Field("UTC", description="time zone of the accounting date")
-    accounting_cut: time = Field(time(0, 0), description="local time at which an accounting date ends")
+    accounting_timezone: str = Field("UTC", description="time zone of the accounting date, for both services")
+    accounting_cut: time = Field(
+        time(0, 0), description="local time at which an accounting date ends, in whole minutes, for both services"
+    )
     read_connections: int = Field(4, ge=1, le=100, description="database connections for reads, per worker")
     drain_s: float = Field(
         30.0, ge=1, le=600, description="maximum wait of a stopping process for accepted requests, in seconds"
@@ -176,7 +179,10 @@ class Settings(BaseSettings):
     )
     settle_at: time = Field(
         time(2, 0),
-        description="time of day (UTC) from which merchants are settled automatically, on their settlement days",
+        description="local time of the accounting time zone from which merchants are settled on their settlement days",
+    )
+    weekend: str = Field(
+        "sat,sun", description="days of the week that are no working days, for settlements after working days"
     )
     stream: Literal["on", "off"] = Field("off", description="on: events are also published to a Redis stream")
     daemons: int = Field(1, ge=0, le=16, description="processes for the background jobs of the fund service")
@@ -197,6 +203,32 @@ class Settings(BaseSettings):
         except (ZoneInfoNotFoundError, ValueError, OSError):
             raise ValueError("a time zone name such as UTC or Asia/Shanghai") from None
         return name
+
+    @field_validator("accounting_cut")
+    @classmethod
+    def _whole_minutes(cls, cut: time) -> time:
+        if cut.second or cut.microsecond or cut.tzinfo is not None:
+            raise ValueError("a local time of day in whole minutes such as 23:00")
+        return cut
+
+    @field_validator("settle_at")
+    @classmethod
+    def _local(cls, at: time) -> time:
+        if at.tzinfo is not None:
+            raise ValueError("a local time of day such as 02:00")
+        return at
+
+    @field_validator("weekend")
+    @classmethod
+    def _days_of_the_week(cls, text: str) -> str:
+        names = [name.strip() for name in text.lower().split(",") if name.strip()]
+        if len(set(names)) < len(names) or not set(names) <= set(WEEKDAYS) or len(names) == len(WEEKDAYS):
+            raise ValueError(f"at most six of {', '.join(WEEKDAYS)}, separated by commas, or nothing")
+        return ",".join(names)
+
+    def weekend_days(self) -> frozenset[int]:
+        """Return the days of the weekend: 0 for Monday, 6 for Sunday."""
+        return weekend_of(self.weekend)
 
     @field_validator("redis_url")
     @classmethod
@@ -303,6 +335,11 @@ def _refuse_shared_ports(settings: Settings) -> None:
         if port in taken:
             raise BadSetting(f"{PREFIX}{name}={port}: accepted: a port other than {PREFIX}{taken[port]}")
         taken[port] = name
+
+
+def weekend_of(names: str) -> frozenset[int]:
+    """Return the days of the week that the setting `weekend` names: 0 for Monday, 6 for Sunday."""
+    return frozenset(WEEKDAYS.index(name) for name in names.split(",") if name)
 
 
 def _is_place(url: str, *, port_needed: bool) -> bool:

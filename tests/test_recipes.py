@@ -142,8 +142,10 @@ def job_rows() -> dict[str, tuple[float, float]]:
 
 
 def own_members(kind: Kind) -> set[str]:
-    """Return the members of a request that `draft_of` does not copy for every kind."""
-    return set(REQUESTS[kind].__struct_fields__) - {"merchant", "order_no", "ticket", "amount", "currency"}
+    """Return the members of a request that `draft_of` does not copy for every kind. The `day` of a settlement selects
+    its payments, and is no term of the order.
+    """
+    return set(REQUESTS[kind].__struct_fields__) - {"merchant", "order_no", "ticket", "amount", "currency", "day"}
 
 
 def kinds_of_requests(source: str) -> set[str]:

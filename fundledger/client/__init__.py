@@ -15,6 +15,7 @@ from fundledger.client.faults import (
     Unauthorized,
     Unavailable,
 )
+from fundledger.client.fund_merchants import Fee, FeeRule, Holiday, Holidays, Merchant, MerchantEvent
 from fundledger.client.fund_registry import Change, Channel
 from fundledger.client.fund_service import FundService
 from fundledger.client.fund_types import (
@@ -25,9 +26,6 @@ from fundledger.client.fund_types import (
     DayPage,
     DaySum,
     DeadEvent,
-    Fee,
-    FeeRule,
-    Merchant,
     MerchantAmounts,
     Order,
     OrderPart,
@@ -42,6 +40,7 @@ from fundledger.client.types import (
     Account,
     Balance,
     BalanceAt,
+    Calendar,
     Entry,
     Hold,
     PostedVoucher,
@@ -65,6 +64,7 @@ __all__ = [
     "BankStatement",
     "BillLine",
     "BillPage",
+    "Calendar",
     "Change",
     "Channel",
     "ContractBroken",
@@ -78,8 +78,11 @@ __all__ = [
     "FeeRule",
     "FundService",
     "Hold",
+    "Holiday",
+    "Holidays",
     "Merchant",
     "MerchantAmounts",
+    "MerchantEvent",
     "Order",
     "OrderPart",
     "OrderRefused",

@@ -16,6 +16,7 @@ from fundledger.client.service import Service, time_text
 from fundledger.client.types import (
     Account,
     BalanceAt,
+    Calendar,
     Hold,
     PostedVoucher,
     StatementEntry,
@@ -56,6 +57,7 @@ _encode = msgspec.json.Encoder().encode
 _account = decoder(Account)
 _accounts = Pages(list[Account], "accounts")
 _balance = decoder(BalanceAt)
+_calendar = decoder(Calendar)
 _entries = Pages(list[StatementEntry], "entries")
 _results = decoder(_Results)
 _posted = decoder(PostedVoucher)
@@ -150,6 +152,10 @@ class AccountService(Service):
         """
         query = {"limit": str(limit), "at": None if at is None else time_text(at)}
         return each_page(self._to, "/v1/balances", query, _trial_balance)
+
+    async def calendar(self) -> Calendar:
+        """Return the time zone and the cut that determine accounting dates."""
+        return _calendar(await self._to.ask("GET", "/v1/calendar"))
 
     async def freeze(self, id_: str, reason: str = "", scope: Literal["debits", "all"] = "debits") -> Account:
         """Block the debits of an account. With scope `all`, block its credits, too."""

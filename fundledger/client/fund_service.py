@@ -1,10 +1,10 @@
-"""Python client of the fund service: merchants, orders, bank statements."""
+"""Python client of the fund service: orders, bank statements. Its base classes have the other requests."""
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
+from datetime import date
 from typing import Any, Final, Literal
-from urllib.parse import quote
 from uuid import UUID
 
 import msgspec
@@ -13,6 +13,7 @@ from fundledger.client.batches import in_batches
 from fundledger.client.connection import decoder, found
 from fundledger.client.faults import ContractBroken, Fault, OutcomeUnknown
 from fundledger.client.fund_lists import FundLists
+from fundledger.client.fund_merchants import FundMerchants
 from fundledger.client.fund_money import FundMoney
 from fundledger.client.fund_orders import Reversible
 from fundledger.client.fund_orders import order_of as _order_of
@@ -21,10 +22,7 @@ from fundledger.client.fund_splits import FundSplits
 from fundledger.client.fund_types import (
     PATHS,
     ApprovalResult,
-    Fee,
-    FeeRule,
     Kind,
-    Merchant,
     Order,
     Payment,
     PaymentResult,
@@ -34,7 +32,6 @@ from fundledger.client.fund_types import (
 from fundledger.client.fund_webhooks import FundWebhooks
 from fundledger.client.pages import Pages
 
-Calendar = Literal["manual", "daily", "weekly", "monthly"]
 POLL_S: Final = 0.05
 POLL_S_MAX: Final = 1.0
 
@@ -56,14 +53,11 @@ _order = decoder(Order)
 _orders = Pages(list[Order], "orders")
 _results = decoder(_Results)
 _approvals = decoder(_Approvals)
-_merchant = decoder(Merchant)
-_merchants = Pages(list[Merchant], "merchants")
 _history = decoder(_History)
 _report = decoder(dict[str, Any])
-_anything = decoder(msgspec.Raw)
 
 
-class FundService(FundLists, FundRegistry, FundMoney, FundSplits, FundWebhooks):
+class FundService(FundLists, FundRegistry, FundMerchants, FundMoney, FundSplits, FundWebhooks):
     """Client of the fund service. Open it with `async with FundService(base_url, token) as fund`.
 
     Kind, merchant and `order_no` identify an order permanently: a repeated request returns the current order, with
@@ -72,41 +66,6 @@ class FundService(FundLists, FundRegistry, FundMoney, FundSplits, FundWebhooks):
     money moved. A call takes at most `timeout_s` and may be repeated. The service may have carried out the request of a
     cancelled call.
     """
-
-    async def create_merchant(
-        self,
-        id_: str,
-        name: str,
-        currency: str,
-        fee: Fee | None = None,
-        withdrawal_fee: Fee | None = None,
-        withdrawal_limit: int | None = None,
-        settlement: Calendar | None = None,
-    ) -> Merchant:
-        """Create a merchant and open its accounts. A repeated request is a replay.
-
-        `withdrawal_limit`: the most that can be withdrawn per day (UTC), in minor units. `settlement`: when the pending
-        balance is settled automatically, None for never.
-        """
-        more = {"fee": fee, "withdrawal_fee": withdrawal_fee, "withdrawal_limit": withdrawal_limit}
-        members = {"id": id_, "name": name, "currency": currency, "settlement": settlement, **more}
-        answer = await self._post("/v1/merchants", **members)
-        merchant = _merchant(answer)
-        return msgspec.structs.replace(merchant, replay=True) if answer.status == 200 else merchant
-
-    async def merchant(self, id_: str) -> Merchant | None:
-        return found(await self._to.ask("GET", f"/v1/merchants/{quote(id_, safe='')}"), _merchant)
-
-    def merchants(self, limit: int = 100) -> AsyncIterator[Merchant]:
-        """Yield the merchants of all pages, oldest first. `limit`: merchants per page."""
-        return _merchants.read(self._to, "/v1/merchants", {"limit": str(limit)})
-
-    async def add_fee_rule(self, merchant: str, rule: FeeRule) -> None:
-        """Add a fee rule of a merchant. Earlier orders keep their fee. Each call adds a rule: the call is not
-        idempotent. If two rules for the same channel apply, the later one is charged.
-        """
-        path = f"/v1/merchants/{quote(merchant, safe='')}/fees"
-        _anything(await self._to.ask("POST", path, _encode(rule)))
 
     async def pay(
         self,
@@ -157,17 +116,28 @@ class FundService(FundLists, FundRegistry, FundMoney, FundSplits, FundWebhooks):
         """
         return _order_of(await self._post(f"{PATHS['refund']}/{id_}/bounced", reason=reason))
 
-    async def settle(self, merchant: str, order_no: str, amount: int | None = None, ticket: str | None = None) -> Order:
-        """Settle pending payments of a merchant, oldest first. `amount`: None for all pending payments."""
-        return await self._order("settlement", merchant=merchant, order_no=order_no, amount=amount, ticket=ticket)
+    async def settle(
+        self,
+        merchant: str,
+        order_no: str,
+        amount: int | None = None,
+        ticket: str | None = None,
+        day: date | None = None,
+    ) -> Order:
+        """Settle pending payments of a merchant, oldest first. `amount`: None for all pending payments. `day`: settle
+        only payments that are due on this day or before.
+        """
+        members = {"amount": amount, "day": day, "ticket": ticket}
+        return await self._order("settlement", merchant=merchant, order_no=order_no, **members)
 
     async def withdraw(
-        self, merchant: str, order_no: str, amount: int, channel: str, ticket: str | None = None
+        self, merchant: str, order_no: str, amount: int | Literal["all"], channel: str, ticket: str | None = None
     ) -> Order:
-        """Withdraw an amount of a merchant. In the state `posted` the money is reserved. The last state is `paid` or
-        `bounced`.
+        """Withdraw an amount of a merchant. `all`: what remains of the available balance after the debt and the fee. In
+        the state `posted` the money is reserved. The last state is `paid` or `bounced`.
         """
-        members = {"amount": amount, "channel": channel, "ticket": ticket}
+        asked = {"all": True} if amount == "all" else {"amount": amount}
+        members = {**asked, "channel": channel, "ticket": ticket}
         return await self._order("withdrawal", merchant=merchant, order_no=order_no, **members)
 
     async def withdrawal_paid(self, id_: UUID, channel_ref: str) -> Order:

@@ -12,7 +12,6 @@ import msgspec
 
 from fundledger.client.event import Event
 from fundledger.client.faults import Problem, Refused
-from fundledger.client.types import Balance
 
 Kind = Literal[
     "payment",
@@ -76,59 +75,6 @@ PATHS: Final[dict[Kind, str]] = {
     "split_chargeback": "/v1/split-chargebacks",
     "channel_invoice": "/v1/channel-invoices",
 }
-
-
-class Fee(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A fee: `basis_points` of the amount, rounded half up, plus `fixed`.
-
-    The fee is at least `minimum` and at most `maximum`, and never exceeds the amount. `tax_basis_points`: the tax on
-    the fee, which `tax_mode` includes in the fee or adds to it. `returned`: whether refunds return the fee.
-    """
-
-    basis_points: int = 0
-    fixed: int = 0
-    minimum: int = 0
-    maximum: int | None = None
-    tax_basis_points: int = 0
-    tax_mode: Literal["included", "added"] = "included"
-    returned: Literal["proportional", "none"] = msgspec.field(default="proportional", name="return")
-
-
-class FeeRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A fee rule for one product. `channel`: the channel, None for all. `effective_at`: when the rule begins, None for
-    now. The other members are those of `Fee`.
-    """
-
-    product: Literal["payment", "withdrawal", "top_up"]
-    channel: str | None = None
-    basis_points: int = 0
-    fixed: int = 0
-    minimum: int = 0
-    maximum: int | None = None
-    effective_at: datetime | None = None
-    tax_basis_points: int = 0
-    tax_mode: Literal["included", "added"] = "included"
-    returned: Literal["proportional", "none"] = msgspec.field(default="proportional", name="return")
-
-
-class Merchant(msgspec.Struct, frozen=True, kw_only=True):
-    """A merchant.
-
-    `accounts`: the ids of its accounts in the account service. `balances`: the balances by account id; empty in lists.
-    `fees`: the fee rules, oldest first. `withdrawal_limit`: the most that can be withdrawn per day (UTC), in minor
-    units. `settlement`: when the pending balance is settled automatically. `replay`: the merchant already existed.
-    """
-
-    id: str
-    name: str
-    currency: str
-    withdrawal_limit: int | None = None
-    settlement: str = "manual"
-    fees: list[FeeRule] = []
-    accounts: list[str] = []
-    balances: dict[str, Balance] = {}
-    created_at: datetime
-    replay: bool = False
 
 
 class Webhook(msgspec.Struct, frozen=True, kw_only=True):
@@ -229,7 +175,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     it was paid. `against`: the account that the request names. `counterparty`: the channel that own money leaves, with
     its reference `counter_ref`; of a transfer, the merchant that receives the amount, of which `counter_set_off` repaid
     its debt. `tax`: the part of `fee` that is tax. `parts`: the parts of a split order. `invoice_no` and `period`: the
-    number and the month of an invoice of a channel. `replay`: the order already existed.
+    number and the month of an invoice of a channel. `settle_on`: the day on which a payment is due for settlement.
+    `takes_all`: the amount of a withdrawal was decided from the available balance. `replay`: the order already existed.
     """
 
     id: UUID
@@ -271,6 +218,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     parts: list[OrderPart] = []
     invoice_no: str | None = None
     period: str | None = None
+    settle_on: date | None = None
+    takes_all: bool = False
     replay: bool = False
 
     @property
@@ -325,7 +274,10 @@ class BillPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DaySum(msgspec.Struct, frozen=True, kw_only=True):
-    """The sum of a merchant's orders of one kind, currency and state, as they were when the day was closed."""
+    """The sum of a merchant's orders of one kind, currency and state, as they were when the day was closed. `orders`,
+    `amount`, `fee`: of the orders that were posted on the day. `ended`, `ended_amount`, `ended_fee`: of the withdrawals
+    that ended on the day.
+    """
 
     merchant: str
     kind: str
@@ -335,16 +287,24 @@ class DaySum(msgspec.Struct, frozen=True, kw_only=True):
     amount: int
     fee: int
     tax: int = 0
+    ended: int = 0
+    ended_amount: int = 0
+    ended_fee: int = 0
 
 
 class DayPage(msgspec.Struct, frozen=True, kw_only=True):
-    """A page of the sums of a day. `closed_at` and `orders`: None if the day is not closed; then there are no sums."""
+    """A page of the sums of a day. `closed_at` and `orders`: None if the day is not closed; then there are no sums.
+    `begins_at` is inclusive, `ends_at` exclusive. `ends`: the number of withdrawals that ended on the day.
+    """
 
     day: date
     closed_at: datetime | None = None
     orders: int | None = None
     sums: list[DaySum]
     next_cursor: str | None = None
+    begins_at: datetime | None = None
+    ends_at: datetime | None = None
+    ends: int | None = None
 
 
 class BankStatement(msgspec.Struct, frozen=True, kw_only=True):

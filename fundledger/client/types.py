@@ -125,6 +125,13 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     frozen_scope: str | None = None
 
 
+class Calendar(msgspec.Struct, frozen=True):
+    """The accounting calendar: a local date of the time zone `timezone` ends at the time of day `cut` (HH:MM)."""
+
+    timezone: str
+    cut: str
+
+
 class StatementEntry(msgspec.Struct, frozen=True, kw_only=True):
     """A line of an account's statement: one entry of a voucher. `seq` numbers the account's lines and never changes.
 

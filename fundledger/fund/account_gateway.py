@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, time
 from typing import Final, TypeVar
 from uuid import UUID
 
@@ -20,6 +20,7 @@ from fundledger.client.faults import Refused as NotDone
 from fundledger.client.types import Account, Entry, StatementEntry, Voucher, VoucherRecord
 from fundledger.fund.model import accounts, flows
 from fundledger.fund.model.accounts import AccountName
+from fundledger.fund.model.days import cut_of
 from fundledger.fund.model.flows import Ending
 from fundledger.fund.model.order import PLATFORM, REFUNDS, Kind, Order, has_end, voucher_id
 from fundledger.fund.model.posting_result import PostingResult
@@ -239,6 +240,25 @@ class AccountGateway:
         except Unverified:
             return None
         return record is not None and record.status == "posted"
+
+    async def calendar(self) -> tuple[str, time]:
+        """Return the time zone and the cut of the accounting dates of the account service. Raises GatewayFault."""
+        try:
+            found = await self._service.calendar()
+            return found.timezone, cut_of(found.cut)
+        except Fault as fault:
+            raise _fault_of(fault) from None
+        except (NotDone, ValueError) as no:
+            raise GatewayFault(f"the account service reports no calendar: {no}") from None
+
+    async def close_account(self, id_: str, reason: str) -> None:
+        """Close an account. Raises GatewayFault, with `is_answer` if the account has money."""
+        try:
+            await self._service.close_account(id_, reason)
+        except Fault as fault:
+            raise _fault_of(fault) from None
+        except NotDone as no:
+            raise GatewayFault(f"{id_} cannot be closed: {no.problem.detail}", is_answer=True) from None
 
     async def balances(self, ids: Sequence[str]) -> Mapping[str, Account]:
         """Return the accounts among `ids` that exist, by id, with their current balances. Raises GatewayFault,

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -19,15 +19,15 @@ from uuid import UUID
 import asyncpg
 
 from fundledger.database.failures import was_rolled_back
-from fundledger.fund.account_gateway import GatewayFault
+from fundledger.fund.account_gateway import AccountGateway, GatewayFault
 from fundledger.fund.approvals import Approvals
 from fundledger.fund.channel_check import ChannelCheck, Registry
 from fundledger.fund.model.answer import Answer, Answering, OrderFault, Taken
 from fundledger.fund.model.drafts import Draft, draft_of
 from fundledger.fund.model.merchant import Merchant
 from fundledger.fund.model.order import CHARGING, PLATFORM, SPLITS, Kind, Order, State
-from fundledger.fund.model.refusal import Code, Refusal
-from fundledger.fund.model.requests import Request
+from fundledger.fund.model.refusal import Refusal
+from fundledger.fund.model.requests import Request, Withdrawal
 from fundledger.fund.model.split_requests import SplitPayment
 from fundledger.fund.next_steps import FAULTS
 from fundledger.fund.platform_check import TAKING, PlatformCheck
@@ -37,6 +37,8 @@ from fundledger.fund.store import reservations as reserve
 from fundledger.fund.store.macs import Tampered
 from fundledger.fund.store.merchants import Merchants, utc_now
 from fundledger.fund.store.orders import Pool
+from fundledger.fund.store.withdrawal_decisions import rule_of, take_all
+from fundledger.fund.waiting import Waiting, repeated
 
 BATCHES_AT_ONCE: Final = 3
 WAITING_MAX: Final = 20_000
@@ -50,7 +52,6 @@ _LOOKED_UP: Final = (
     CHARGING | TAKING | SPLITS | {Kind.TRANSFER, Kind.RESERVE_HOLD, Kind.RESERVE_RELEASE, Kind.CHANNEL_INVOICE}
 )
 """Kinds of orders that need more than their merchant and channel before they are queued."""
-_OTHERS = OrderFault("a concurrent request with this order number and other content failed; send this request again")
 
 
 class _Overtaken(Exception):
@@ -59,26 +60,6 @@ class _Overtaken(Exception):
 
 class _NothingKept(Exception):
     """The insert failed, and it is certain that no order of the batch is stored."""
-
-
-class _Waiting:
-    """A queued order, its first caller, and later callers that sent the same order number."""
-
-    __slots__ = ("answers", "draft")
-
-    def __init__(self, draft: Draft, answer: Answering) -> None:
-        self.draft = draft
-        self.answers: list[tuple[bytes, Answering]] = [(draft.order.digest, answer)]
-
-    def tell(self, answer: Answer) -> None:
-        """Send the answer to the first caller. Send each later caller a replay, or a refusal if its request differs."""
-        for i, (digest, tell) in enumerate(self.answers):
-            own = answer
-            if digest != self.draft.order.digest:
-                own = reused(self.draft.order) if isinstance(answer, Taken) else _OTHERS
-            elif i and isinstance(answer, Taken):
-                own = Taken(answer.order, replay=True)
-            tell(own)
 
 
 class OrderBatcher(Approvals):
@@ -109,11 +90,16 @@ class OrderBatcher(Approvals):
         self._merchants = merchants
         self._check = ChannelCheck(channels, posting.gateway)
         self._batch_max = batch_max
-        self._queue: deque[_Waiting] = deque()
-        self._known: dict[UUID, _Waiting] = {}
+        self._queue: deque[Waiting] = deque()
+        self._known: dict[UUID, Waiting] = {}
         self._batches = 0
         self._probing = False
         self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def gateway(self) -> AccountGateway:
+        """The gateway to the account service."""
+        return self._gateway
 
     @property
     def waiting(self) -> int:
@@ -129,10 +115,16 @@ class OrderBatcher(Approvals):
         whose = request.whose
         merchant = self._merchants.known(whose)
         is_ready = merchant is not None and self._check.is_ready(request, merchant.currency)
-        if is_ready and (request.kind is Kind.PAYMENT or request.kind not in _LOOKED_UP):
-            self._take(draft_of(request, merchant, module, self._now(), self._due_s, self._ids), answer)
+        if is_ready and (request.kind is Kind.PAYMENT or not _is_looked_up(request)):
+            self._take(self._draft(request, merchant, module), answer)
         else:
             self._spawn(self._look_up(request, module, answer))
+
+    def _draft(
+        self, request: Request, merchant: Merchant | None, module: str, parties: Mapping[str, Merchant] | None = None
+    ) -> Draft | Refusal:
+        made = self._now(), self._due_s, self._ids, self._merchants.dates
+        return draft_of(request, merchant, module, *made, parties or {})
 
     async def ask(self, request: Request, module: str) -> Answer:
         """Queue an order and return its answer, as described at `post`. A cancellation does not withdraw the order."""
@@ -151,11 +143,14 @@ class OrderBatcher(Approvals):
         """
         try:
             merchant = None if request.whose == PLATFORM else await self._merchants.get(request.whose)
-            parties = await self._parties(request)
-            draft = draft_of(request, merchant, module, self._now(), self._due_s, self._ids, parties)
+            draft = self._draft(request, merchant, module, await self._parties(request))
             if isinstance(draft, Draft):
                 order = draft.order
-                no = await self._check.refusal_of(draft)
+                if (order.kind in CHARGING and order.kind not in SPLITS) or order.takes_all:
+                    draft.debitable = await self._posting.debitable(order.merchant)
+                # The reservation decides the amount of a withdrawal of all again.
+                no = take_all(order, rule_of(draft), draft.debitable, 0) if order.takes_all else None
+                no = no or await self._check.refusal_of(draft)
                 no = no or await self._platform.refusal_of_draft(self._pool, draft)
                 if no is not None:
                     there = await _read(self._pool, [draft])
@@ -163,8 +158,6 @@ class OrderBatcher(Approvals):
                     # An existing order is answered, although its channel would refuse a new one.
                     answer(no if found is None else self._checked(found) or repeated(order, found))
                     return
-                if order.kind in CHARGING and order.kind not in SPLITS:
-                    draft.debitable = await self._posting.debitable(order.merchant)
         except Tampered as found:
             answer(OrderFault(str(found), tampered=True))
         except GatewayFault as fault:
@@ -196,7 +189,7 @@ class OrderBatcher(Approvals):
             answer(OrderFault("the order queue is full"))
             return
         draft.reserves = reserve.reserves(draft.order)
-        waiting = self._known[draft.order.id] = _Waiting(draft, answer)
+        waiting = self._known[draft.order.id] = Waiting(draft, answer)
         self._queue.append(waiting)
         self._begin()
 
@@ -206,14 +199,14 @@ class OrderBatcher(Approvals):
             self._batches += 1
             self._spawn(self._run(batch))
 
-    def _next(self) -> list[_Waiting]:
+    def _next(self) -> list[Waiting]:
         """Return the next batch. Either all orders of a batch reserve shared amounts, or none does. A settlement and
         the reversal of one are always alone in their batch.
         """
         first = self._queue[0].draft
         if reserve.is_large(first.order):
             return [self._queue.popleft()]
-        batch: list[_Waiting] = []
+        batch: list[Waiting] = []
         while self._queue and len(batch) < self._batch_max:
             draft = self._queue[0].draft
             if reserve.is_large(draft.order) or draft.reserves != first.reserves:
@@ -221,7 +214,7 @@ class OrderBatcher(Approvals):
             batch.append(self._queue.popleft())
         return batch
 
-    async def _run(self, batch: list[_Waiting]) -> None:
+    async def _run(self, batch: list[Waiting]) -> None:
         outcome: Answer = OrderFault("internal error", undone=False)
         try:
             written = await self._write(batch)
@@ -246,11 +239,11 @@ class OrderBatcher(Approvals):
             self._batches -= 1
             self._begin()
 
-    def _tell(self, waiting: _Waiting, answer: Answer) -> None:
+    def _tell(self, waiting: Waiting, answer: Answer) -> None:
         if self._known.pop(waiting.draft.order.id, None) is not None:
             waiting.tell(answer)
 
-    async def _write(self, batch: list[_Waiting]) -> list[_Waiting]:
+    async def _write(self, batch: list[Waiting]) -> list[Waiting]:
         """Insert the new orders of a batch. Answer the callers of orders that exist or are refused. Return the new
         orders. An order that has to reserve is moved from the batch back to the queue. Raises what asyncpg raises.
         """
@@ -262,7 +255,7 @@ class OrderBatcher(Approvals):
                     raise
         raise AssertionError
 
-    async def _write_once(self, batch: list[_Waiting]) -> list[_Waiting]:
+    async def _write_once(self, batch: list[Waiting]) -> list[Waiting]:
         drafts = [waiting.draft for waiting in batch]
         refusals: dict[UUID, Refusal | OrderFault] = {}
         reserves = drafts[0].reserves
@@ -379,19 +372,14 @@ class OrderBatcher(Approvals):
             await asyncio.wait(self._tasks)
 
 
+def _is_looked_up(request: Request) -> bool:
+    """Return whether an order needs more than its merchant and its channel before it is queued."""
+    return request.kind in _LOOKED_UP or (isinstance(request, Withdrawal) and request.all)
+
+
 async def _read(connection: orders.AnyConnection, drafts: Sequence[Draft]) -> dict[UUID, Order]:
     """Return the stored orders whose id is the id or the former id of a draft. The keys are the ids of the stored
     orders.
     """
     former = [draft.former for draft in drafts if draft.former is not None]
     return await orders.read_orders(connection, [draft.order.id for draft in drafts] + former)
-
-
-def repeated(asked: Order, there: Order) -> Answer:
-    """Return the answer to a request whose order number exists: a replay, or a refusal if the request differs."""
-    return Taken(there, replay=True) if there.digest == asked.digest else reused(there)
-
-
-def reused(there: Order) -> Refusal:
-    detail = f"{there.kind} {there.order_no} of {there.merchant} exists with other content; use a new `order_no`"
-    return Refusal(Code.ORDER_NO_REUSED, detail, "order_no")

@@ -14,21 +14,18 @@ from typing import Final
 import asyncpg
 import msgspec
 
-from fundledger.fund.account_gateway import AccountGateway, GatewayFault, end_voucher_of
-from fundledger.fund.jobs.stuck import log_stuck, mark_stuck
+from fundledger.fund.account_gateway import GatewayFault
+from fundledger.fund.ending import DATABASE_FAULTS, Ending
+from fundledger.fund.jobs.stuck import log_stuck
 from fundledger.fund.model import accounts, split
 from fundledger.fund.model.flows import reversed_kind
-from fundledger.fund.model.ids import Ids
 from fundledger.fund.model.order import CHARGING, FACTS, Kind, Order, State
-from fundledger.fund.model.transitions import RELEASED
-from fundledger.fund.stats import Counted
-from fundledger.fund.store import debts, orders, split_parts, sums, undone
+from fundledger.fund.model.posting_result import PostingResult
+from fundledger.fund.store import debts, orders, split_parts, sums, take_all
 from fundledger.fund.store import mac_layouts as rows
 from fundledger.fund.store import reservations as reserve
-from fundledger.fund.store.macs import OrderMacs
-from fundledger.fund.store.orders import Pool
+from fundledger.fund.store.macs import Tampered
 from fundledger.fund.store.queries import SQL
-from fundledger.fund.store.reported import Reported
 
 ATTEMPTS_MAX: Final = 3
 """The maximum number of attempts to post an order of a kind of CHARGING. The last attempt debits only receivable
@@ -40,11 +37,6 @@ PARKED_S: Final = 5.0
 REFUSED_RELEASE_MAX_S: Final = 3600.0
 RELEASES_MAX: Final = 30_000
 """The maximum number of attempts of a parked order. The column has 16 bits."""
-END_AGAIN_S: Final = 30.0
-END_AGAIN_MAX_S: Final = 3600.0
-END_ATTEMPTS_MAX: Final = 200
-"""The maximum number of attempts to post the end of an order without an operator: after about 8 days."""
-DATABASE_FAULTS: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 _log = logging.getLogger(__name__)
 
 
@@ -52,16 +44,8 @@ class Overtaken(Exception):
     """The order has changed since it was read. Nothing is recorded."""
 
 
-class Posting:
-    """The poster of orders, which calls the account gateway. `pool`, `ids` and `macs` belong to the fund database."""
-
-    def __init__(self, pool: Pool, gateway: AccountGateway, ids: Ids, macs: OrderMacs) -> None:
-        self.pool = pool
-        self.gateway = gateway
-        self.ids = ids
-        self.macs = macs
-        self.counted = Counted()
-        self._reported = Reported()
+class Posting(Ending):
+    """The poster of orders, which calls the account gateway."""
 
     async def post(self, written: Sequence[Order]) -> None:
         """Post the vouchers of orders that are `posting`, and record each known outcome as the state of its order.
@@ -77,13 +61,15 @@ class Posting:
             raise
         self.counted.batches += 1
         self.counted.in_batches += len(written)
-        said, again, parked, stuck = [], [], [], []
+        said, again, parked, stuck, short = [], [], [], [], []
         for order, result in zip(written, results, strict=True):
             if result is None:
                 continue
             refused = result.problem is not None and not result.stuck
             if refused and order.parking is None and _may_try_again(order):
                 again.append(order)
+            elif refused and take_all.may_try_again(order, result.problem or b"{}"):
+                short.append((order, result))
             elif refused and order.parking == "park":
                 stuck.append((order, result))
             elif (order.parking == "release" and refused) or (order.parking == "park" and result.problem is None):
@@ -101,7 +87,7 @@ class Posting:
             await self._mark(said)
         if parked:
             await self._mark_parked(parked)
-        recorded = await self._try_again(again)
+        recorded = [*await self._try_again(again), *await self._take_again(short)]
         if recorded:
             await self.post(recorded)
 
@@ -170,8 +156,8 @@ class Posting:
         return self.macs.rows.tag(rows.PAYMENT, sums.begun(order).fields())[1]
 
     async def debitable(self, merchant: str) -> int:
-        """Return the amount that a chargeback can debit to the available balance of a merchant now: 0 if the account is
-        frozen or closed. Raises GatewayFault.
+        """Return the amount that can be debited to the available balance of a merchant now: 0 if the account is frozen
+        or closed. Raises GatewayFault.
         """
         id_ = accounts.available(merchant)
         account = (await self.gateway.balances([id_])).get(id_)
@@ -219,6 +205,36 @@ class Posting:
             # Only stored content may be posted, so that a retry finds the same voucher.
             _copy(new, order)
         return [order for order, _ in recorded]
+
+    async def _take_again(self, short: Sequence[tuple[Order, PostingResult]]) -> list[Order]:
+        """Record the next attempt of withdrawals of all whose vouchers the balance did not cover. Return the orders
+        whose attempt is recorded. The others are refused. A failure of the database is logged: the recoverer gets the
+        same refusals. Raises GatewayFault.
+        """
+        recorded, refused = [], []
+        for order, result in short:
+            debitable = await self.debitable(order.merchant)
+            try:
+                async with self.pool.acquire() as connection, connection.transaction():
+                    new = await take_all.try_again(connection, self.macs, self.ids, order, debitable)
+            except DATABASE_FAULTS as error:
+                self._unrecorded("the next attempts", [order], error)
+                continue
+            except Tampered:
+                new = None
+            if new is None:
+                orders.set_outcome(order, result)
+                refused.append(order)
+            else:
+                _copy(new, order)
+                recorded.append(order)
+        if refused:
+            await self._mark(refused)
+            # A concurrent process may have recorded another attempt meanwhile, which is not refused.
+            there = await orders.read_orders(self.pool, [order.id for order in refused])
+            for order in refused:
+                _copy(there.get(order.id, order), order)
+        return recorded
 
     async def _next_attempt(self, order: Order) -> Order:
         attempt = order.attempt + 1
@@ -299,70 +315,6 @@ class Posting:
             await split_parts.rewrite(connection, self.macs, [new])
         _copy(new, order)
         await self.post([order])
-
-    async def _end_again(self, order: Order, problem: bytes) -> None:
-        """Start another attempt to post the end of an order. The previous attempt was refused, for example because the
-        merchant is frozen. Until an attempt is posted, the money stays in transit. The previous voucher id is
-        permanently refused, so the end cannot be posted twice. After END_ATTEMPTS_MAX attempts, the order is stuck: a
-        request to retry makes another attempt.
-        """
-        end = self.ids.voucher(order.id, "end", order.attempt + 1)
-        new = msgspec.structs.replace(order, attempt=order.attempt + 1, end_voucher_id=end)
-        self.macs.seal(new)
-        pause_s = min(END_AGAIN_MAX_S, END_AGAIN_S * 2.0 ** min(order.attempt, 30))
-        async with self.pool.acquire() as connection:
-            ours = await connection.fetch(
-                SQL["end_again"], order.id, order.attempt, pause_s, end, new.mac, new.mac_key, order.mac
-            )
-        if ours and new.attempt >= END_ATTEMPTS_MAX:
-            await mark_stuck(self.pool, self.macs, new, problem)
-        elif ours and order.attempt == 0:
-            _log.critical(
-                "the account service refused the end of %s %s, which is retried: %s",
-                *(order.kind, order.id, problem.decode()),
-                extra={"event": "end_refused", "order": str(order.id)},
-            )
-
-    async def end(self, order: Order) -> None:
-        """Post the recorded end of an order, and record the outcome as the state of the order. Raises GatewayFault if
-        the account service does not answer.
-        """
-        assert order.ending is not None, order.id
-        voucher = end_voucher_of(order, order.ending)  # type: ignore[arg-type]
-        try:
-            result = (await self.gateway.post_vouchers([voucher]))[0]
-        except GatewayFault:
-            self.counted.calls_away += 1
-            raise
-        if result is None:
-            return
-        if result.problem is not None:
-            if result.stuck:
-                await mark_stuck(self.pool, self.macs, order, result.problem)
-            else:
-                await self._end_again(order, result.problem)
-            return
-        try:
-            await self._mark_ended(order)
-        except DATABASE_FAULTS as error:
-            _log.warning(
-                "recording the end of %s %s failed: %s",
-                *(order.kind, order.id, error),
-                extra={"event": "order_outcome_unrecorded", "order": str(order.id)},
-            )
-            self.counted.unmarked += 1
-        order.state, order.due_at = State(order.ending), None
-        key = f"{order.kind} {order.state}"
-        self.counted.orders[key] = self.counted.orders.get(key, 0) + 1
-
-    async def _mark_ended(self, order: Order) -> None:
-        """Record the posted end of an order as its state. Release what a bounced or won order reserved."""
-        ended = msgspec.structs.replace(order, state=State(order.ending or ""))
-        self.macs.seal(ended)
-        async with self.pool.acquire() as connection, connection.transaction():
-            row = await connection.fetchrow(SQL["mark_ended"], order.id, ended.mac, ended.mac_key, order.mac)
-            if row is not None and ended.state in RELEASED:
-                await undone.release_bounced(connection, self.macs, ended)
 
 
 def _copy(new: Order, order: Order) -> None:

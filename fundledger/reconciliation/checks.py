@@ -18,6 +18,7 @@ from fundledger.ledger.store.queries import SQL as LEDGER_SQL
 from fundledger.reconciliation import evidence
 from fundledger.reconciliation.chains import CHAINS, check_chains
 from fundledger.reconciliation.definitions import LEDGER, check_definitions, check_migrations, read_manifest
+from fundledger.reconciliation.fund.calendars import Calendar
 from fundledger.reconciliation.fund.checks import prove_fund
 from fundledger.reconciliation.journal import JOURNAL, check_journal
 from fundledger.reconciliation.proof import Progress, Proof, SqlCheck, quiet, run_sql_check
@@ -101,13 +102,19 @@ all other definitions, with the definitions that the migrations make.
 
 
 async def verify(
-    dsn: str, keys: Keys, progress: Progress = quiet, fund_dsn: str | None = None, fund_keys: Keys | None = None
+    dsn: str,
+    keys: Keys,
+    progress: Progress = quiet,
+    fund_dsn: str | None = None,
+    fund_keys: Keys | None = None,
+    calendar: Calendar | None = None,
 ) -> Report:
     """Prove the books of a ledger and return the report. The ledger may be in use, because everything is read in one
     snapshot.
 
     With `fund_dsn`, also prove the orders of the fund service, and that the orders agree with the ledger. `fund_keys`:
-    the keys of the fund service. Without these keys, an order with a keyed id is a finding.
+    the keys of the fund service. Without these keys, an order with a keyed id is a finding. `calendar`: the time zone
+    and the cut of the account service, which are compared with the calendar of the fund service; None: not compared.
 
     No content of the databases causes an exception: an unreadable row is a finding, and a check that cannot be made has
     an `error`. If a database becomes unavailable, the proof ends early. Then the report has an `error` and the checks
@@ -115,7 +122,7 @@ async def verify(
     """
     proof = Proof(progress)
     try:
-        await _verify(proof, dsn, keys, fund_dsn, fund_keys)
+        await _verify(proof, dsn, keys, fund_dsn, fund_keys, calendar)
     except BadDsn:
         raise
     except Exception as error:
@@ -123,7 +130,14 @@ async def verify(
     return proof.finished()
 
 
-async def _verify(proof: Proof, dsn: str, keys: Keys, fund_dsn: str | None, fund_keys: Keys | None) -> None:
+async def _verify(
+    proof: Proof,
+    dsn: str,
+    keys: Keys,
+    fund_dsn: str | None,
+    fund_keys: Keys | None,
+    calendar: Calendar | None,
+) -> None:
     if fund_dsn is None:
         async with snapshot(dsn) as connection:
             await _prove_ledger(proof, connection, keys)
@@ -131,7 +145,7 @@ async def _verify(proof: Proof, dsn: str, keys: Keys, fund_dsn: str | None, fund
     # The fund snapshot is taken first. So if an order is posted in the fund snapshot, its voucher is in the ledger
     # snapshot.
     async with snapshot(fund_dsn) as fund, snapshot(dsn) as connection, connected(fund_dsn) as later:
-        await prove_fund(proof, fund, later, connection, account_names(connection), fund_keys)
+        await prove_fund(proof, fund, later, connection, account_names(connection), fund_keys, calendar)
         await _prove_ledger(proof, connection, keys)
 
 

@@ -80,15 +80,20 @@ class Proof:
 
 
 async def run_sql_check(
-    checks: Sequence[Check], connection: Connection, statement: str, of: SqlCheck, size: int = 0
+    checks: Sequence[Check],
+    connection: Connection,
+    statement: str,
+    of: SqlCheck,
+    size: int = 0,
+    arguments: Sequence[object] = (),
 ) -> None:
     """Report the rows of a query as differences. Differences beyond the limit of the query are counted.
 
-    `checks` has one element. `size` is the number of examined rows.
+    `checks` has one element. `size` is the number of examined rows. `arguments`: those of the query.
     """
     (check,) = checks
     check.rows += size
-    rows = await connection.fetch(statement)
+    rows = await connection.fetch(statement, *arguments)
     for row in rows:
         check.differs(of.subject.format(**row), of.expected.format(**row), of.actual.format(**row))
     if rows:

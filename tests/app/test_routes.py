@@ -27,6 +27,7 @@ ROUTES = [
     ("GET", "/v1/holds/nohold"),
     ("POST", "/v1/holds/nohold/capture"),
     ("POST", "/v1/holds/nohold/release"),
+    ("GET", "/v1/calendar"),
     ("GET", "/debug/hotkeys"),
 ]
 PUBLIC = ["/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"]

@@ -3,12 +3,24 @@
 import re
 import uuid
 from collections.abc import AsyncIterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fundledger.client import Fee, FeeRule, FundService, OrderRefused, Payment, Refused, Unauthorized
+from fundledger.client import (
+    Change,
+    Fee,
+    FeeRule,
+    FundService,
+    Holiday,
+    Merchant,
+    OrderRefused,
+    Payment,
+    Refused,
+    Unauthorized,
+)
 from fundledger.client.faults import QuotaExceeded
 from tests.support.waiting import eventually
 
@@ -56,11 +68,83 @@ async def test_a_merchant_is_created_once_read_and_listed(fund: FundService, mer
     assert monthly.settlement == "monthly"
 
 
-async def test_a_fee_rule_is_charged_from_now_on(fund: FundService, merchant: str) -> None:
-    await fund.add_fee_rule(merchant, FeeRule(product="payment", basis_points=200))
+async def rules_of(fund: FundService, merchant: str) -> int:
     found = await fund.merchant(merchant)
     assert found is not None
-    assert len(found.fees) == 2
+    return len(found.fees)
+
+
+async def test_a_fee_rule_exists_after_another_identity_has_approved_it(
+    fund: FundService, checker: FundService, merchant: str
+) -> None:
+    change = await fund.add_fee_rule(merchant, FeeRule(product="payment", basis_points=200))
+    assert (change.kind, change.state, await rules_of(fund, merchant)) == ("fee_rule", "waiting", 1)
+    with pytest.raises(Refused) as refused:
+        await fund.approve_change(change.id)
+    assert refused.value.problem.code == "approval-needs-another"
+    assert (await checker.approve_change(change.id)).state == "applied"
+    assert await rules_of(fund, merchant) == 2
+
+
+async def test_a_merchant_changes_and_its_history_says_who_and_why(
+    fund: FundService, checker: FundService, merchant: str
+) -> None:
+    alone = await fund.change_merchant(merchant, settlement="daily", settlement_days=1, why="contract 7")
+    assert isinstance(alone, Merchant)
+    assert (alone.settlement, alone.settlement_days) == ("daily", 1)
+    waits = await fund.change_merchant(merchant, withdrawal_limit=5_000)
+    assert isinstance(waits, Change)
+    await checker.approve_change(waits.id)
+    assert (await checker.suspend_merchant(merchant, "case 17")).state == "suspended"
+    with pytest.raises(Refused) as refused:
+        await fund.withdraw(merchant, "w", 5, CHANNEL)
+    assert refused.value.problem.code == "merchant-suspended"
+    assert (await checker.resume_merchant(merchant, "case 17 is closed")).state == "open"
+    told = [event async for event in fund.merchant_history(merchant, limit=2)]
+    assert [event.what for event in told] == ["created", "changed", "changed", "suspended", "resumed"]
+    assert told[1].changes == {
+        "settlement": {"from": "manual", "to": "daily"},
+        "settlement_days": {"from": None, "to": 1},
+    }
+    assert (told[1].why, told[1].approved_by, told[2].change) == ("contract 7", None, waits.id)
+    assert (told[2].approved_by, told[3].by, told[3].why) == ("person:dev-checker", "person:dev-checker", "case 17")
+
+
+async def test_all_is_withdrawn_and_the_merchant_is_closed(
+    fund: FundService, checker: FundService, merchant: str
+) -> None:
+    everything = await fund.withdraw(merchant, "all", "all", CHANNEL)
+    assert (everything.amount, everything.fee, everything.takes_all) == (9_900, 0, True)
+    with pytest.raises(Refused) as refused:
+        await fund.withdraw(merchant, "again", "all", CHANNEL)
+    assert refused.value.problem.code == "nothing-to-withdraw"
+    await fund.pay(merchant, "q", 1_000, "CNY", CHANNEL)
+    with pytest.raises(Refused) as refused:
+        await checker.close_merchant(merchant, "contract has ended")
+    assert refused.value.problem.code == "merchant-not-empty"
+    await checker.close_merchant(merchant, "contract has ended", CHANNEL)
+
+    async def is_closed() -> bool:
+        found = await fund.merchant(merchant)
+        assert found is not None
+        return found.state == "closed"
+
+    await eventually(is_closed, "the merchant is closed", 90)
+    with pytest.raises(Refused) as refused:
+        await fund.withdraw(merchant, "late", 5, CHANNEL)
+    assert refused.value.problem.code == "merchant-closed"
+
+
+async def test_holidays_are_recorded_after_another_identity_has_approved_them(
+    fund: FundService, checker: FundService
+) -> None:
+    region = f"R{uuid.uuid4().hex[:8]}"
+    days = [Holiday(date(2026, 10, 1), name="National Day"), Holiday(date(2026, 10, 10), working=True)]
+    change = await fund.request_holidays(region, days, "calendar of 2026")
+    assert (await fund.holidays(region)).days == []
+    await checker.approve_change(change.id)
+    found = await fund.holidays(region)
+    assert (found.days, found.weekend) == (days, ["sat", "sun"])
 
 
 async def test_an_order_is_taken_once_found_and_listed(fund: FundService, merchant: str) -> None:

@@ -235,8 +235,10 @@ async def test_the_outcome_of_an_order_is_at_its_path(call: Call, path: str, bod
 
 async def test_a_fee_rule_is_one_that_the_service_takes() -> None:
     rule = FeeRule(product="payment", channel="c", basis_points=60, effective_at=datetime(2026, 1, 31, tzinfo=UTC))
-    async with Stub(Say(201, {"version": 1})) as stub, FundService(stub.url, "t") as fund:
-        await fund.add_fee_rule("m", rule)
+    change = {"id": str(ID), "kind": "fee_rule", "subject": "m payment c", "body": {}, "state": "waiting"}
+    change |= {"maker": "t", "made_at": "2026-01-31T12:00:00.000000Z"}
+    async with Stub(Say(202, change)) as stub, FundService(stub.url, "t") as fund:
+        assert (await fund.add_fee_rule("m", rule)).state == "waiting"
         assert stub.asked[0].path == "/v1/merchants/m/fees"
         assert msgspec.json.decode(stub.asked[0].body) == {
             "product": "payment",

@@ -24,6 +24,7 @@ from fundledger.fund.model.answer import Answer, OrderFault, Taken
 from fundledger.fund.model.order import REFUND_FORMAT, Kind, Order
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.next_steps import ENDED
+from fundledger.fund.store.mac_layouts import MERCHANT, MERCHANT_DEFAULTS, merchant_fields
 from fundledger.fund.store.orders import order_from
 from tests.support.fund_ids import MACS, order_id, voucher_id
 from tests.support.tampering import any_state
@@ -228,6 +229,7 @@ DEFAULTS = {
         0,
     ),
     "layout": 2,
+    "takes_all": False,
     "voucher_format": 1,
 }
 
@@ -284,5 +286,20 @@ async def a_refund(
     return await an_order(pool, kind, amount, state, **more)
 
 
+async def a_merchant(pool: Pool, id_: str = "m") -> None:
+    """Insert a merchant unless it exists."""
+    row = {"id": id_, "name": "M", "currency": "CNY", "settlement": "manual", "withdrawal_limit": None}
+    row |= {"digest": b"", "created_at": NOW}
+    sealed = MACS.rows.tag(MERCHANT, merchant_fields({**row, **MERCHANT_DEFAULTS}))
+    await pool.execute(
+        """INSERT INTO fund.merchants (id, name, currency, settlement, withdrawal_limit, digest, created_at, mac_key, mac)
+           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING""",
+        *row.values(),
+        *sealed,
+    )
+
+
 async def a_withdrawal(pool: Pool, amount: int = 100, state: str = "posted", **columns: Any) -> UUID:
+    """Insert a withdrawal, and its merchant, which exists for every withdrawal."""
+    await a_merchant(pool, columns.get("merchant", "m"))
     return await an_order(pool, "withdrawal", amount, state, **columns)

@@ -12,7 +12,7 @@ from fundledger.client.types import StatementEntry
 from fundledger.fund import bills
 from fundledger.fund.account_gateway import BadCursor
 from fundledger.fund.bills import Amounts, BillPage, read_bill
-from fundledger.fund.model.days import after_month, beginning_of, day_after, day_of
+from fundledger.fund.model.days import Days, after_month, day_after
 from fundledger.fund.model.order import Kind
 from tests.support.flow_orders import an_order
 from tests.support.fund_ids import MACS
@@ -205,9 +205,9 @@ def test_a_line_has_the_fee_that_its_voucher_charges(order: Any, ending: Any, fe
 
 
 def test_days_and_months_follow_each_other() -> None:
-    assert beginning_of(date(2026, 3, 1)) == BEGINS
-    assert day_of(BEGINS) == date(2026, 3, 1)
-    assert day_of(BEGINS - timedelta(microseconds=1)) == date(2026, 2, 28)
+    assert Days().beginning_of(date(2026, 3, 1)) == BEGINS
+    assert Days().day_of(BEGINS) == date(2026, 3, 1)
+    assert Days().day_of(BEGINS - timedelta(microseconds=1)) == date(2026, 2, 28)
     assert day_after(date(2026, 2, 28)) == date(2026, 3, 1)
     assert [after_month(date(2026, month, 1)) for month in (1, 11, 12)] == [
         date(2026, 2, 1),

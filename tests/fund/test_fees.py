@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fundledger.fund.model.fees import FeeRule, Tier, charge_of, choose, fee_of, part_of
+from fundledger.fund.model.fees import FeeRule, Tier, charge_of, choose, fee_of, largest_with_fee, part_of
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -49,6 +49,26 @@ def test_a_fee_is_what_its_rule_says(terms: dict, amount: int, fee: int):
 
 def test_without_a_rule_nothing_is_charged():
     assert fee_of(None, 100) == 0
+
+
+SMALL = st.integers(0, 40)
+
+
+@given(
+    st.none()
+    | st.builds(
+        rule,
+        basis_points=st.integers(0, 10000),
+        fixed=SMALL,
+        minimum=SMALL,
+        maximum=st.none() | st.integers(40, 90),
+        tiers=st.lists(st.builds(Tier, st.integers(1, 250), st.integers(0, 10000), SMALL), max_size=4),
+    ),
+    st.integers(-3, 300),
+)
+def test_the_largest_amount_that_fits_with_its_fee(terms: FeeRule | None, budget: int):
+    fitting = [amount for amount in range(1, budget + 1) if amount + fee_of(terms, amount) <= budget]
+    assert largest_with_fee(terms, budget) == max(fitting, default=0)
 
 
 @given(

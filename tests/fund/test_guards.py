@@ -47,7 +47,15 @@ async def fund(postgres: Databases) -> AsyncIterator[Connection]:
         VALUES ('{payment.id}', 'channel', 'c CNY', '{{}}', 'waiting', 'ann', now(), 1, 'x');
         INSERT INTO fund.persons (name, roles, token_digest, created_by, created_at, mac_key, mac)
         VALUES ('ann', '{{maker}}', sha256('ann'), 'x', now(), 1, 'x');
-        INSERT INTO fund.integrity_findings VALUES (1, 'k', 'key', '{{}}', now(), 1, 'x')
+        INSERT INTO fund.integrity_findings VALUES (1, 'k', 'key', '{{}}', now(), 1, 'x');
+        INSERT INTO fund.calendars VALUES ('0001-01-01', 'UTC', '00:00', now(), 1, 'x');
+        INSERT INTO fund.ends VALUES ('{payment.id}', 'paid', '2026-03-01', now(), 1, 'x');
+        INSERT INTO fund.day_closings VALUES ('2026-03-01');
+        INSERT INTO fund.day_ends (day, orders, begins_at, ends_at, ends) VALUES ('2026-03-01', 0, now(), now(), 0);
+        INSERT INTO fund.holidays (region, day, working, change, mac_key, mac)
+        VALUES ('CNY', '2026-03-01', true, '{payment.id}', 1, 'x');
+        INSERT INTO fund.merchant_events (merchant, version, what, body, by, at, mac_key, mac)
+        VALUES ('m', 1, 'created', '{{}}', 'x', now(), 1, 'x')
         """
     )
     yield connection
@@ -65,8 +73,13 @@ PERSON = """INSERT INTO fund.persons (name, roles, token_digest, created_by, cre
             VALUES ('{}', '{}', {}, 'x', now(), 1, 'x')"""
 ORDER = "UPDATE fund.orders SET {} WHERE order_no = 'p'"
 TWICE = "INSERT INTO fund.{0} SELECT * FROM fund.{0} LIMIT 1"
+MERCHANT = "UPDATE fund.merchants SET {}"
+EVENT = """INSERT INTO fund.merchant_events (merchant, version, what, body, by, approved_by, change, at, mac_key, mac)
+           VALUES ('m', {}, '{}', '{{}}', 'x', {}, {}, now(), 1, 'x')"""
 
-KEPT = ("persons", "channels", "changes", "split_parts")
+DAY_END = "INSERT INTO fund.day_ends (day, orders, begins_at, ends_at, ends) VALUES ('2026-03-02', 0, {})"
+
+KEPT = ("persons", "channels", "changes", "split_parts", "holidays", "merchants")
 BITES: dict[str, str] = {
     "merchants_id_once": """INSERT INTO fund.merchants (id, name, currency, digest, mac_key, mac)
                             SELECT id, name, currency, digest, mac_key, mac FROM fund.merchants""",
@@ -219,6 +232,59 @@ BITES: dict[str, str] = {
     "settled_payments_fee": "INSERT INTO fund.settled_payments VALUES (gen_random_uuid(), gen_random_uuid(), 1, -1)",
     "withdrawal_days_pkey": TWICE.format("withdrawal_days"),
     "withdrawal_days_amount": "UPDATE fund.withdrawal_days SET amount = -1",
+    "calendars_pkey": TWICE.format("calendars"),
+    "calendars_cut": "INSERT INTO fund.calendars VALUES ('2026-03-01', 'UTC', '24:00', now(), 1, 'x')",
+    "calendars_from_day": "INSERT INTO fund.calendars VALUES ('0044-03-15 BC', 'UTC', '00:00', now(), 1, 'x')",
+    "calendars_from_day ": "INSERT INTO fund.calendars VALUES ('9999-12-01', 'UTC', '00:00', now(), 1, 'x')",
+    "calendars_recorded_at": "INSERT INTO fund.calendars VALUES ('2026-03-01', 'UTC', '00:00', 'infinity', 1, 'x')",
+    "ends_day": "INSERT INTO fund.ends VALUES (gen_random_uuid(), 'paid', '1969-12-31', now(), 1, 'x')",
+    "ends_day ": "INSERT INTO fund.ends VALUES (gen_random_uuid(), 'paid', '9999-12-01', now(), 1, 'x')",
+    "ends_at": "INSERT INTO fund.ends VALUES (gen_random_uuid(), 'paid', '2026-03-01', 'infinity', 1, 'x')",
+    "day_closings_day": "INSERT INTO fund.day_closings VALUES ('infinity')",
+    "day_closings_day ": "INSERT INTO fund.day_closings VALUES ('1969-12-31')",
+    "day_ends_day": "INSERT INTO fund.day_ends (day, orders) VALUES ('infinity', 0)",
+    "day_ends_day ": "INSERT INTO fund.day_ends (day, orders) VALUES ('0044-03-15 BC', 0)",
+    "payments_settle_on": "UPDATE fund.payments SET settle_on = '0044-03-15 BC'",
+    "payments_settle_on ": "UPDATE fund.payments SET settle_on = 'infinity'",
+    "holidays_day": """INSERT INTO fund.holidays (region, day, working, change, mac_key, mac)
+                       VALUES ('CN', '0044-03-15 BC', true, gen_random_uuid(), 1, 'x')""",
+    "merchant_events_at": "INSERT INTO fund.merchant_events (merchant, version, what, body, by, at, mac_key, mac)"
+    " VALUES ('m', 2, 'changed', '{}', 'x', 'infinity', 1, 'x')",
+    "ends_pkey": TWICE.format("ends"),
+    "ends_ending": "INSERT INTO fund.ends VALUES (gen_random_uuid(), 'posted', '2026-03-01', now(), 1, 'x')",
+    "day_closings_pkey": TWICE.format("day_closings"),
+    "day_ends_instants": DAY_END.format("now(), NULL, 0"),
+    "day_ends_instants ": DAY_END.format("NULL, NULL, 0"),
+    "day_ends_instants  ": DAY_END.format("now(), now() - interval '1 second', 0"),
+    "orders_settle_on": ORDER.format("settle_on = '2026-03-01'"),
+    "orders_settle_on ": "UPDATE fund.orders SET settle_on = '2026-03-01' WHERE order_no = 'a'",
+    "orders_settle_on  ": ORDER.format("settle = 'later', settle_on = '0044-03-15 BC'"),
+    "orders_takes_all": ORDER.format("takes_all = true"),
+    "holidays_pkey": TWICE.format("holidays"),
+    "holidays_region": """INSERT INTO fund.holidays (region, day, working, change, mac_key, mac)
+                          VALUES ('a b', '2026-03-01', true, gen_random_uuid(), 1, 'x')""",
+    "merchants_state": """INSERT INTO fund.merchants (id, name, currency, digest, mac_key, mac, state)
+                          VALUES ('new', 'M', 'CNY', '', 1, 'x', 'lost')""",
+    "merchants_settlement_days": MERCHANT.format("settlement_days = 61"),
+    "merchants_settlement_days ": MERCHANT.format("settlement_days = -1"),
+    "merchants_settlement_cut": MERCHANT.format("settlement_cut = '24:00'"),
+    "merchants_settlement_region": MERCHANT.format("settlement_region = ''"),
+    "merchants_version": """INSERT INTO fund.merchants (id, name, currency, digest, mac_key, mac, version)
+                            VALUES ('new', 'M', 'CNY', '', 1, 'x', -1)""",
+    "merchants_final": MERCHANT.format("final_channel = 'c'"),
+    "merchants_forward": MERCHANT.format("state = 'closed'"),
+    "merchants_forward ": MERCHANT.format("version = -1"),
+    "merchants_forward  ": """UPDATE fund.merchants SET state = 'closing';
+                              UPDATE fund.merchants SET state = 'suspended'""",
+    "merchants_forward   ": """UPDATE fund.merchants SET state = 'closing';
+                               UPDATE fund.merchants SET state = 'closed';
+                               UPDATE fund.merchants SET state = 'open'""",
+    "merchants_forward    ": "SET LOCAL session_replication_role = replica; " + MERCHANT.format("state = 'closed'"),
+    "merchant_events_pkey": EVENT.format(1, "changed", "NULL", "NULL"),
+    "merchant_events_version": EVENT.format(0, "changed", "NULL", "NULL"),
+    "merchant_events_what": EVENT.format(2, "lost", "NULL", "NULL"),
+    "merchant_events_approved": EVENT.format(2, "changed", "'bob'", "NULL"),
+    "merchant_events_approved ": EVENT.format(2, "changed", "NULL", "gen_random_uuid()"),
 }
 
 
@@ -243,7 +309,9 @@ async def test_each_constraint_bites(fund: Connection, name: str):
 @pytest.mark.parametrize("table", [*APPEND_ONLY, "orders", "payments", "withdrawal_days", "debts", *KEPT])
 async def test_what_was_written_stays(fund: Connection, table: str, role: str):
     """An order may change, but is never deleted."""
-    column = {"settled_payments": "fee", "events": "kind", "fee_rules": "module", "integrity_findings": "at"}.get(table)
+    columns = {"settled_payments": "fee", "events": "kind", "fee_rules": "module", "integrity_findings": "at"}
+    columns |= {"calendars": "timezone", "ends": "ending", "day_closings": "begun_at", "merchant_events": "what"}
+    column = columns.get(table)
     changes = [f"DELETE FROM fund.{table}", f"TRUNCATE fund.{table}"]
     changes += [f"UPDATE fund.{table} SET {column} = {column}"] if column else []
     for change in changes:

@@ -15,21 +15,24 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from fundledger.fund.channels.channel import ChannelAway, ChannelSilent, Payout, Standing, StatementLine
-from fundledger.fund.jobs import settle, stuck
+from fundledger.fund.jobs import stuck
 from fundledger.fund.jobs.payout_funds import PayoutFunds
 from fundledger.fund.jobs.payout_sending import Pace, PayoutSender, Sending
 from fundledger.fund.jobs.payouts import Payouts
-from fundledger.fund.jobs.settle import Settler
 from fundledger.fund.model import flows
 from fundledger.fund.model.answer import Taken
+from fundledger.fund.model.days import Days
 from fundledger.fund.model.order import Kind, Order
 from fundledger.fund.model.requests import Fee
+from fundledger.fund.model.settlement import SettlementDates
 from fundledger.fund.store.queries import SQL
 from tests.fund.test_machine import FROZEN, Machine
+from tests.support.calendar_model import Terms
 from tests.support.fund_books import prove_fund
 from tests.support.fund_model import Asked, Shop
 from tests.support.fund_script import AFTER, BEFORE, HEARD, STOP, STUCK, UNHEARD, UNSURE, ScriptedWorker
@@ -43,6 +46,16 @@ SEED = 11
 ROUNDS = unless_long(1, 200)
 ROUNDS_MORE = 15
 SETTLE_AT = time(2)
+CALENDAR = "America/New_York", time(17)
+BEGIN = datetime(2018, 2, 26, 14, tzinfo=UTC)
+"""The machine begins on a Monday. The month ends two days later, and the clock is set forward on the next weekend but one."""
+TERMS = {
+    "daily": Terms("daily"),
+    "weekly": Terms("weekly"),
+    "manual": Terms(),
+    "working": Terms("daily", 2, time(12)),
+    "monthly": Terms("monthly"),
+}
 AT_ONCE = Pace(rate=10_000, at_once=1_000, again_s=0.0, again_max_s=0.0, doubt_s=0.0)
 PAID, BOUNCED, ACCEPTED, AWAY = "paid", "bounced", "accepted", "away"
 LOST = "lost"
@@ -64,9 +77,10 @@ WANTED = {
         for stands in (PAID, BOUNCED)
         for says in (PAID, BOUNCED, "absent")
     ),
-    *(f"settled: {calendar}" for calendar in ("daily", "weekly")),
+    *(f"settled: {name}" for name in ("daily", "weekly", "working", "monthly")),
     *(f"settled by the calendar: {how}" for how in (HEARD, *UNHEARD, STUCK)),
-    *("before the time of the day", "a day made up for after midnight", "posted after the day", "second on one day"),
+    *("before the time of the day", "a day made up for after midnight", "not due yet", "second on one day"),
+    "no settlement on a day without work",
     *(f"{kind} {STUCK}" for kind in STICKING),
     *(f"stuck end of one that was {state}" for state in MAY_END),
     *(f"retry {how}" for how in (HEARD, *UNHEARD, STUCK)),
@@ -121,8 +135,9 @@ class JobsMachine(Machine):
     def __init__(self, worker: ScriptedWorker, seed: int) -> None:
         super().__init__(worker, seed)
         self.bank = Bank()
-        self.calendars: dict[str, str] = {}
-        self.settled_on: dict[str, date] = {}
+        self.names: dict[str, str] = {}
+        self.terms: dict[str, Terms] = {}
+        self.last: dict[str, tuple[date, int, Asked | None]] = {}
         self.sent: dict[Asked, Sent] = {}
         self.findings: dict[tuple[UUID, str], str] = {}
         self.by_hand: set[Asked] = set()
@@ -133,13 +148,15 @@ class JobsMachine(Machine):
     # --- The clock ---
 
     def until(self, at: time) -> datetime:
-        """Return the next moment with this time of day, some seconds earlier or later."""
-        then = datetime.combine(self.worker.at.date(), at, UTC)
-        then += timedelta(days=then <= self.worker.at + timedelta(minutes=2))
-        return then + timedelta(seconds=self.chance.randint(-90, 90))
+        """Return the next moment with this local time of day, some seconds earlier or later."""
+        zone = ZoneInfo(self.model.days.zone)
+        then = datetime.combine(self.worker.at.astimezone(zone).date(), at, zone)
+        if then <= self.worker.at + timedelta(minutes=2):
+            then = datetime.combine(then.date() + timedelta(days=1), at, zone)
+        return then.astimezone(UTC) + timedelta(seconds=self.chance.randint(-90, 90))
 
     async def midnight(self) -> None:
-        self.worker.at = self.until(time())
+        self.worker.at = self.until(self.model.days.cut)
 
     async def time_of_settlements(self) -> None:
         self.worker.at = self.until(SETTLE_AT)
@@ -148,12 +165,14 @@ class JobsMachine(Machine):
 
     async def open_shop(self) -> None:
         number = len(self.shops)
-        calendar = ("daily", "weekly", "manual")[number % 3]
+        name, terms = list(TERMS.items())[number % len(TERMS)]
+        cut = None if terms.cut is None else f"{terms.cut:%H:%M}"
+        rules = {"settlement": terms.calendar, "settlement_days": terms.days, "settlement_cut": cut}
         fees = {"fee": Fee(basis_points=150, fixed=2), "withdrawal_fee": Fee(fixed=3)}
-        id_ = await self.worker.merchant(f"m{number}", settlement=calendar, **fees)
+        id_ = await self.worker.merchant(f"m{number}", **rules, **fees)
         begin = datetime.min.replace(tzinfo=UTC)
         self.shops.append(Shop(id_, None, [("payment", begin, 150, 2), ("withdrawal", begin, 0, 3)]))
-        self.calendars[id_] = calendar
+        self.names[id_], self.terms[id_] = name, terms
 
     def post(self, order: Asked, how: str, looks: list[tuple[int, int]]) -> None:
         if how != STUCK:
@@ -256,7 +275,7 @@ class JobsMachine(Machine):
     def sends(self, order: Asked, how: str) -> None:
         order.state = "sent"
         self.sent[order] = Sent()
-        self.seen["payout sent on a later day"] += order.at.date() < self.worker.at.date()
+        self.seen["payout sent on a later day"] += self.model.is_over(order, self.worker.at)
         self.pays(order, how)
 
     def pays(self, order: Asked, how: str) -> bool:
@@ -291,7 +310,7 @@ class JobsMachine(Machine):
             self.seen[f"payout {order.state}"] += 1
             frozen = "available" in self.model.frozen and says == BOUNCED
             self.seen["payout bounced to a frozen merchant"] += frozen
-            self.seen["payout bounced on a later day"] += says == BOUNCED and order.at.date() < self.worker.at.date()
+            self.seen["payout bounced on a later day"] += says == BOUNCED and self.model.is_over(order, self.worker.at)
 
     def ends(self, order: Asked, ending: str, how: str) -> None:
         """Model the end of an order. A second end, or a replay, changes nothing."""
@@ -341,60 +360,101 @@ class JobsMachine(Machine):
 
     # --- Settlements by calendar ---
 
-    def due(self) -> list[tuple[Shop, date]]:
-        """Return the merchants with a day to settle: the day is not settled, and money was posted by the end of it."""
+    async def ask(self, kind: Kind, shop: Shop | None, members: dict[str, Any], **known: Any) -> Asked:
+        if kind is Kind.PAYMENT and shop is not None and members.get("settle") == "later":
+            known["settle_on"] = self.terms[shop.id].due(self.model.days, self.worker.at)
+        return await super().ask(kind, shop, members, **known)
+
+    def due(self) -> list[tuple[Shop, date, str]]:
+        """Return the merchants to settle now, each with the last day on which a payment is due, and with the number."""
         now, found = self.worker.at, []
-        today = now.date() if now.time() >= SETTLE_AT else now.date() - timedelta(days=1)
+        today = self.model.days.reached(now, SETTLE_AT)
         for shop in self.shops:
-            calendar = self.calendars[shop.id]
-            day = today if calendar == "daily" else today - timedelta(days=today.weekday())
+            terms = self.terms[shop.id]
             waiting = [
                 p for p in self.model.payments(shop) if p.progress and p.progress.pending and not p.progress.reversed
             ]
-            if calendar == "manual" or not waiting:
+            if terms.calendar == "manual" or not waiting:
                 continue
-            oldest, last = waiting[0].posted_at, self.settled_on.get(shop.id)
-            assert oldest is not None
-            if oldest.date() > day:
-                self.seen["posted after the day"] += 1
-                self.seen["before the time of the day"] += oldest.date() == now.date() and calendar == "daily"
-            elif last is not None and last >= day:
-                self.seen["second on one day"] += 1
-            else:
-                found.append((shop, day))
+            if terms.days is not None and not terms.works(today):
+                self.seen["no settlement on a day without work"] += 1
+                continue
+            days = [p.settle_on for p in waiting if p.settle_on is not None and p.settle_on <= today]
+            if not days:
+                self.seen["not due yet"] += 1
+                self.seen["before the time of the day"] += any(p.settle_on == self.model.days.day(now) for p in waiting)
+                continue
+            number = self.next_settlement(shop, max(days))
+            if number is not None:
+                found.append((shop, max(days), number))
         return found
+
+    def next_settlement(self, shop: Shop, day: date) -> str | None:
+        """Return the number of the next settlement of a merchant, None while the last one of the day is not known."""
+        last_day, last, order = self.last.get(shop.id, (date.min, 0, None))
+        if last_day < day:
+            return f"auto-{day:%Y-%m-%d}"
+        assert order is not None
+        if order.state in ("posting", "stuck"):
+            self.seen["the last settlement of the day is not known"] += 1
+            return None
+        self.seen["second on one day"] += 1
+        return f"auto-{last_day:%Y-%m-%d}-{last + 1}"
+
+    def shop_with(self, name: str) -> Shop:
+        return next(shop for shop in reversed(self.shops) if self.names[shop.id] == name)
 
     async def settle_by_calendar(self) -> None:
         if self.how not in (HEARD, STUCK):
             # Only one merchant is due: of several settlements, the model could not predict which of them are lost.
-            await self.settle_those(HEARD)
-            shops = [shop for shop in self.shops[-3:] if self.calendars[shop.id] == "daily"]
-            self.worker.at = self.until(SETTLE_AT) + timedelta(seconds=100)
             how, self.how = self.how, HEARD
-            await self.paid(self.chance.choice(shops), "later")
-            self.how = how
-        elif self.how == HEARD and not self.seen["settled: weekly"]:
-            await self.paid(next(shop for shop in self.shops[-3:] if self.calendars[shop.id] == "weekly"), "later")
-            self.worker.at += timedelta(days=7 - self.worker.at.weekday())
+            await self.paid(self.shop_with("daily"), "later")
             self.worker.at = self.until(SETTLE_AT) + timedelta(seconds=100)
+            await self.settle_those(HEARD)
+            shop = self.shop_with("daily")
+            await self.paid(shop, "later")
+            self.worker.at = self.until(SETTLE_AT) + timedelta(seconds=100)
+            self.how = how
+        elif self.how == HEARD:
+            for name in ("weekly", "working", "monthly"):
+                if not self.seen[f"settled: {name}"]:
+                    payment = await self.paid(self.shop_with(name), "later")
+                    while payment.settle_on and self.model.days.day(self.worker.at) < payment.settle_on:
+                        self.worker.at += timedelta(days=1)
+                    self.worker.at = self.until(SETTLE_AT) + timedelta(seconds=100)
+                    break
         await self.settle_those(self.how if len(self.due()) == 1 or self.how == STUCK else HEARD)
         if self.how == HEARD and not self.seen["second on one day"]:
-            await self.paid(next(shop for shop in self.shops[-3:] if self.calendars[shop.id] == "daily"), "later")
-            await self.settle_those(HEARD)
+            await self.second_on_one_day()
+
+    async def second_on_one_day(self) -> None:
+        """Settle a day while one of its payments has no known outcome. This payment is settled second."""
+        shop = self.shop_with("daily")
+        await self.paid(shop, "later")
+        self.how = AFTER
+        amount = 77
+        members = {"amount": amount, "currency": "CNY", "channel": self.channel, "settle": "later"}
+        fee = shop.fee("payment", amount, self.worker.at)
+        await self.ask(Kind.PAYMENT, shop, members, settle="later", fee=fee)
+        self.how = HEARD
+        self.worker.at = self.until(SETTLE_AT) + timedelta(seconds=100)
+        await self.settle_those(HEARD)
+        await self.recover()
+        await self.settle_those(HEARD)
 
     async def settle_those(self, how: str) -> None:
         due, now = self.due(), self.worker.at
-        answer = await self.worker.run(Settler(self.worker.pool, self.worker.batcher, SETTLE_AT).settle_some(now), how)
-        self.steps.append(f"settler {how} at {now} due={[(s.id, f'{d}') for s, d in due]} -> {answer}"[:600])
-        for shop, day in due:
-            members = {"merchant": shop.id, "order_no": f"auto-{day:%Y-%m-%d}"}
-            order = Asked(Kind.SETTLEMENT, shop, members, now)
+        answer = await self.worker.run(self.worker.settler(SETTLE_AT).settle_some(now), how)
+        self.steps.append(f"settler {how} at {now} due={[(s.id, n) for s, _, n in due]} -> {answer}"[:600])
+        for shop, day, number in due:
+            order = Asked(Kind.SETTLEMENT, shop, {"merchant": shop.id, "order_no": number, "day": day}, now)
             assert self.model.reserve(order) is None
-            self.settled_on[shop.id] = day
+            label = date.fromisoformat(number[5:15])
+            self.last[shop.id] = label, int(number[16:] or 1), order
             self.post(order, how, [])
-            self.seen[f"settled: {self.calendars[shop.id]}"] += 1
+            self.seen[f"settled: {self.names[shop.id]}"] += 1
             self.seen[f"settled by the calendar: {how}"] += 1
-            self.seen["a day made up for after midnight"] += day < now.date() and self.calendars[shop.id] == "daily"
+            self.seen["a day made up for after midnight"] += day < self.model.days.day(now)
         assert answer in (None, (len(due), 0.0))
 
     # --- Orders that are stuck ---
@@ -484,7 +544,7 @@ class JobsMachine(Machine):
             *((do, FROZEN) for do in (self.pay_out, self.end_by_hand)),
             *((do, HEARD) for do in feed * 2),
         ]
-        for _ in range(3):
+        for _ in TERMS:
             await self.open_shop()
         for number in range(ROUNDS + ROUNDS_MORE):
             if number >= ROUNDS and not WANTED - self.seen.keys():
@@ -495,8 +555,7 @@ class JobsMachine(Machine):
 
 
 async def run_machine(fund_database: str, service: RunningService, seed: int) -> None:
-    begin = (datetime.now(UTC) - timedelta(days=3_000)).replace(hour=9)
-    async with ScriptedWorker(fund_database, service.base_url, service.fund_token, begin) as worker:
+    async with ScriptedWorker(fund_database, service.base_url, service.fund_token, BEGIN, CALENDAR) as worker:
         machine = JobsMachine(worker, seed)
         try:
             await machine.run()
@@ -504,7 +563,7 @@ async def run_machine(fund_database: str, service: RunningService, seed: int) ->
             error.add_note(f"seed {seed}\n" + "\n".join(machine.steps))
             raise
         assert WANTED - machine.seen.keys() == set(), f"seed {seed}: branches that were never taken"
-    await prove_fund(fund_database, service.dsn, worker.salt)
+    await prove_fund(fund_database, service.dsn, worker.salt, same_days=False)
     told = [
         f"{check['name']}: {finding}"
         for check in (await service.verify())["checks"]
@@ -516,7 +575,7 @@ async def run_machine(fund_database: str, service: RunningService, seed: int) ->
 
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fundledger.fund.poster.END_AGAIN_S", 0.0)
+    monkeypatch.setattr("fundledger.fund.ending.END_AGAIN_S", 0.0)
 
 
 @pytest.mark.timeout(900)
@@ -531,17 +590,26 @@ async def test_every_job_leaves_orders_as_the_model_says(
 
 
 def settles_a_day_early(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = settle.due
-    monkeypatch.setattr(settle, "due", lambda now, at: right(now + timedelta(days=1), at))
+    right = Days.last_reached
+    monkeypatch.setattr(Days, "last_reached", lambda days, now, at: right(days, now, at) + timedelta(days=1))
 
 
-def settles_from_midnight_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = settle.due
-    monkeypatch.setattr(settle, "due", lambda now, _: right(now, time()))
+def settles_from_the_cut_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Days, "last_reached", lambda days, now, _: days.day_of(now))
 
 
-def settles_what_came_after_the_day(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SQL, "due_settlements", SQL["due_settlements"].replace("AND paid.posted_at < d.ends_at", ""))
+def settles_what_is_due_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(
+        SQL, "lock_unsettled", SQL["lock_unsettled"].replace("p.settle_on <= $6", "p.settle_on IS NOT NULL")
+    )
+
+
+def settles_without_regard_to_weekends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SettlementDates, "is_working", lambda *_: True)
+
+
+def counts_days_in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Days, "day_of", lambda _, at: at.astimezone(UTC).date())
 
 
 def returns_no_money(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -589,8 +657,10 @@ def retry_forgets_that_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
 
 BROKEN = [settles_a_day_early, returns_no_money, sends_without_asking, retries_under_another_id]
 MORE = [
-    settles_from_midnight_on,
-    settles_what_came_after_the_day,
+    settles_from_the_cut_on,
+    settles_what_is_due_later,
+    settles_without_regard_to_weekends,
+    counts_days_in_utc,
     takes_silence_for_a_bounce,
     retry_forgets_that_it_ends,
 ]

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import AsyncIterator
+from datetime import date
 from typing import Any
 
 import asyncpg
@@ -133,6 +134,15 @@ def test_the_mac_of_a_released_order_stays_as_it_is() -> None:
     order.layout = 1
     MACS.seal(order)
     assert order.mac.hex()[:32] == "3ab462cc9ce5f7d94d31eab85c126520"
+
+
+def test_the_mac_of_a_column_that_was_added_later_stays_as_it_is() -> None:
+    later = an_order(Kind.PAYMENT, "p", 100, fee=1, settle="later", settle_on=date(2026, 3, 4))
+    everything = an_order(Kind.WITHDRAWAL, "w", 100, fee=1, takes_all=True)
+    for order, mac in ((later, "825da499189fef5790b5e2d9e360dab3"), (everything, "eb983332a367a5de306b51778b1f32a1")):
+        MACS.seal(order)
+        assert order.mac is not None
+        assert order.mac.hex()[:32] == mac
 
 
 def test_an_order_of_layout_1_verifies_only_while_the_sweep_goes_on() -> None:

@@ -1,7 +1,7 @@
 """Money of merchants that no payment moves: top-ups, transfers between merchants, and reserves."""
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -9,13 +9,15 @@ import pytest
 from fundledger.client.faults import Unavailable
 from fundledger.fund.jobs.release import Releaser
 from fundledger.fund.model.answer import OrderFault, Taken
+from fundledger.fund.model.change import ChangeKind
+from fundledger.fund.model.change_requests import FeeRuleBody
 from fundledger.fund.model.channel import Channel
 from fundledger.fund.model.merchant_requests import Transfer
 from fundledger.fund.model.order import Order, State
 from fundledger.fund.model.refusal import Code, Refusal
-from fundledger.fund.model.requests import AMOUNT_MAX, Fee
+from fundledger.fund.model.requests import AMOUNT_MAX
 from tests.fund.test_debts import owing, undecided, withdraw
-from tests.support.fund_worker import MODULE, EveryChannel, FundWorker, request_of
+from tests.support.fund_worker import EveryChannel, FundWorker, request_of
 from tests.support.running import RunningService
 
 
@@ -40,9 +42,8 @@ async def top_up(worker: FundWorker, merchant: str, number: str, amount: int, **
 
 async def test_a_top_up_repays_the_debt_and_charges_no_fee_of_payments(worker: FundWorker) -> None:
     merchant = await owing(worker, 100)
-    await worker.merchants.add_fee_rule(
-        merchant, "payment", None, Fee(basis_points=1_000), datetime(2126, 1, 1, tzinfo=UTC), MODULE
-    )
+    rule = FeeRuleBody(product="payment", basis_points=1_000, effective_at=datetime(2126, 1, 1, tzinfo=UTC))
+    await worker.approved(ChangeKind.FEE_RULE, f"{merchant} payment *", rule)
     answer = await top_up(worker, merchant, "t", 250, channel_ref="R")
     assert (answer.order.state, answer.order.set_off, answer.order.fee) == (State.POSTED, 100, 0)
     assert await worker.of(merchant) == (150, 0, 0)
@@ -54,10 +55,12 @@ async def test_a_top_up_repays_the_debt_and_charges_no_fee_of_payments(worker: F
 
 async def test_a_top_up_charges_the_fee_of_its_own_rule(worker: FundWorker) -> None:
     merchant = await worker.merchant()
-    async with worker.pool.acquire() as connection:
-        rule = merchant, "CNY", "top_up", None, Fee(fixed=7), datetime(2020, 1, 1, tzinfo=UTC), MODULE
-        await worker.merchants._write_rule(connection, *rule)
-    await worker.start_worker()
+    soon = datetime.now(UTC) + timedelta(minutes=1)
+    await worker.approved(
+        ChangeKind.FEE_RULE, f"{merchant} top_up *", FeeRuleBody(fixed=7, product="top_up", effective_at=soon)
+    )
+    await worker.merchants.look()
+    worker.days_back = -1
     answer = await top_up(worker, merchant, "t", 100)
     assert (answer.order.fee, answer.order.fee_version is None) == (7, False)
     assert await worker.of(merchant) == (93, 0, 0)

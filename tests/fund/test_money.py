@@ -8,17 +8,17 @@ last steps.
 
 import logging
 import os
+import random
 import secrets
 from typing import Final
 
 import asyncpg
 import pytest
 
+from tests.support.due_run import CALENDARS, Clocked, DueRun
 from tests.support.fund_books import prove_fund
-from tests.support.fund_worker import FundWorker
 from tests.support.length import unless_long
 from tests.support.running import RunningService
-from tests.support.split_run import SplitRun
 
 STEPS: Final = unless_long(1_200, 200_000)
 STEPS_MAX: Final = 10 * STEPS
@@ -76,6 +76,8 @@ WANTED: Final = frozenset(
         *("split_chargeback parked", "split_chargeback chargeback-exceeds-payment", "split reversal posted"),
         *("split reversal order-not-reversible", "split reversal order-already-reversed"),
         *("split_chargeback reversal posted", "split_chargeback reversal order-not-reversible"),
+        *("due posted", "due nothing-to-settle", "due settlement-exceeds-pending"),
+        *("all posted", "all nothing-to-withdraw"),
     }
 )
 """Outcomes that a run has to reach. Otherwise it proves nothing about them."""
@@ -88,8 +90,10 @@ async def test_every_balance_is_that_of_the_model_after_each_order(fund_database
     seed = int(os.environ.get("FUNDLEDGER_TEST_SEED", "0")) or unless_long(SEED, secrets.randbits(32))
     ledger = await asyncpg.connect(service.dsn)
     try:
-        async with FundWorker(fund_database, service.base_url, service.fund_token) as worker:
-            run = SplitRun(worker, ledger, seed)
+        worker = Clocked(fund_database, service.base_url, service.fund_token)
+        worker.calendar = random.Random(seed).choice(CALENDARS)
+        async with worker:
+            run = DueRun(worker, ledger, seed)
             await run.open()
             steps = 0
             try:
@@ -105,6 +109,6 @@ async def test_every_balance_is_that_of_the_model_after_each_order(fund_database
                 if merchant.held:
                     await run.hold(merchant)
             await run.compare()
-        await prove_fund(fund_database, service.dsn, worker.salt)
+        await prove_fund(fund_database, service.dsn, worker.salt, same_days=False)
     finally:
         await ledger.close()

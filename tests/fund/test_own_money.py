@@ -223,7 +223,7 @@ async def test_a_bank_without_a_bound_may_be_overdrawn(worker: FundWorker) -> No
 async def test_of_many_concurrent_approvals_no_more_are_posted_than_the_bank_holds(
     worker: FundWorker, service: RunningService
 ) -> None:
-    banks = Banks(worker, "ZAR")
+    banks = Banks(worker, "VND")
     await banks.fill(1_000)
     async with FundWorker(worker.dsn, service.base_url, service.fund_token, salt=worker.salt) as other:
         limit(worker)

@@ -372,7 +372,7 @@ async def test_the_second_of_two_concurrent_attempts_of_a_chargeback_is_not_post
 async def test_the_end_of_a_withdrawal_of_a_frozen_merchant_is_retried_until_it_is_unfrozen(
     worker: FundWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fundledger.fund.poster.END_AGAIN_S", 0.0)
+    monkeypatch.setattr("fundledger.fund.ending.END_AGAIN_S", 0.0)
     merchant = await worker.merchant()
     await worker.pay(merchant, "p", 50)
     order = await worker.done("withdrawal", merchant=merchant, order_no="w", amount=50, channel=f"c-{worker.salt}")

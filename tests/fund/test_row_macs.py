@@ -3,6 +3,7 @@ and other rows are not affected.
 """
 
 from collections.abc import AsyncIterator
+from datetime import date, time
 from typing import Any
 
 import asyncpg
@@ -12,10 +13,13 @@ from fundledger.fund.channels.channel import ChannelAway, Standing
 from fundledger.fund.jobs.payout_sending import Pace
 from fundledger.fund.jobs.payouts import Payouts
 from fundledger.fund.model.answer import OrderFault, Taken
+from fundledger.fund.model.change import ChangeKind
+from fundledger.fund.model.change_requests import Holiday, HolidaysRequest, MerchantPatch
 from fundledger.fund.model.order import Order, State
 from fundledger.fund.model.refusal import Refusal
 from fundledger.fund.model.requests import Fee, FeeTier
 from fundledger.fund.model.split_requests import SplitPaymentPart
+from fundledger.fund.store.calendars import record_first
 from fundledger.fund.store.macs import OrderMacs
 from fundledger.fund.store.orders import read_order
 from fundledger.outbox.webhooks import Webhooks
@@ -39,10 +43,14 @@ UNCOVERED = {
     "fund.merchants": {"seq"},
     "fund.fee_rules": set(),
     "fund.split_parts": set(),
+    "fund.calendars": set(),
+    "fund.ends": set(),
+    "fund.holidays": {"version"},
+    "fund.merchant_events": {"seq"},
     "outbox.webhooks": set(),
 }
-"""Columns that no MAC covers: times and numbers of attempts, the sequence of lists, and the mark of repeated receipts,
-which another check compares with the orders.
+"""Columns that no MAC covers: times and numbers of attempts, the sequence of lists, the number by which workers notice
+new holidays, and the mark of repeated receipts, which another check compares with the orders.
 """
 
 
@@ -70,6 +78,11 @@ async def fill(worker: FundWorker) -> str:
     of = {"order_no": f"sr-{worker.salt}", "of_order_no": f"sp-{worker.salt}", "amount": 50}
     await worker.done("split_refund", **of)
     await Webhooks(worker.pool, worker.macs).add(merchant, "https://example.com/hook", ["payment.posted"], "tests")
+    async with worker.pool.acquire() as connection:
+        await record_first(connection, worker.macs.rows, worker.macs.days, "UTC", time())
+    days = [Holiday(date(2026, 10, 1), name="National Day"), Holiday(date(2026, 10, 10), True)]
+    await worker.approved(ChangeKind.HOLIDAYS, "CNY", HolidaysRequest("CNY", days))
+    await worker.approved(ChangeKind.MERCHANT, merchant, MerchantPatch(withdrawal_limit=2_000_000, why="ticket 7"))
     return merchant
 
 
@@ -85,7 +98,8 @@ async def filled(postgres: Databases, service: RunningService) -> AsyncIterator[
         await prove_fund(dsn, service.dsn, worker.salt)
         for schema in ("fund", "outbox"):
             await worker.pool.execute(unguarded(schema))
-        for column in ("fee_rules ALTER version", "merchants ALTER seq", "orders ALTER seq"):
+        numbered = [f"{table} ALTER seq" for table in ("merchants", "merchant_events", "orders")]
+        for column in ("fee_rules ALTER version", *numbered):
             await worker.pool.execute(f"ALTER TABLE fund.{column} DROP IDENTITY")
         yield worker
     await postgres.drop(dsn)
@@ -112,7 +126,7 @@ def other_than(value: Any, type_: str) -> list[str]:
     if type_.startswith("timestamp"):
         return ["now()"] if value is None else [f"'{value}'::timestamptz + interval '1 microsecond'", "'infinity'"]
     if type_ == "date":
-        return [f"'{value}'::date + 1"]
+        return ["'2026-01-01'"] if value is None else [f"'{value}'::date + 1"]
     if type_ == "ARRAY":
         return ["ARRAY['payment.refused']", "NULL"]
     if type_ in ("json", "jsonb"):
@@ -298,6 +312,11 @@ async def test_a_withdrawal_that_bounces_ends_though_its_day_was_edited(worker: 
         "digest = ''",
         "created_at = created_at - interval '1 day'",
         "mac_key = 0, mac = ''",
+        "settlement_days = 0",
+        "settlement_region = 'X'",
+        "settlement_cut = '23:59'",
+        "state = 'suspended'",
+        "version = version + 1",
     ],
 )
 async def test_a_merchant_that_was_edited_withdraws_and_settles_nothing(worker: FundWorker, edit: str) -> None:

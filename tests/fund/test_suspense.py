@@ -254,6 +254,19 @@ async def test_a_parked_chargeback_is_charged_to_another_merchant_or_is_a_loss(
     assert refused(more, Code.CHARGEBACK_EXCEEDS_PAYMENT)
 
 
+async def test_a_won_dispute_of_a_pending_part_goes_elsewhere_if_its_merchant_is_closed(worker: FundWorker) -> None:
+    slips = Slips(worker, "PYG")
+    merchant, other = await worker.merchant("m", slips.currency), await worker.merchant("other", slips.currency)
+    await worker.pay(merchant, "p", 100, currency=slips.currency, channel=slips.channel, settle="later")
+    await worker.done("chargeback", merchant=merchant, order_no="cb", payment_order_no="p", amount=60)
+    await worker.accounts.close_account(f"merchant:{merchant}:available")
+    parked = await worker.done("dispute_won", merchant=merchant, order_no="won", chargeback_order_no="cb", amount=60)
+    assert (parked.state, parked.from_pending) == (State.PARKED, 60)
+    await worker.done(**clear(slips, merchant, "won", "merchant", of_kind="dispute_won", merchant=other))
+    assert (await state_of(worker, parked))[0] == "cleared"
+    assert await worker.of(other) == (60, 0, 0)
+
+
 @pytest.mark.parametrize("why", ["pending", "won"])
 async def test_a_chargeback_that_its_merchant_can_still_pay_is_not_cleared(worker: FundWorker, why: str) -> None:
     slips = Slips(worker, {"pending": "COP", "won": "CLP"}[why])

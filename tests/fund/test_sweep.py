@@ -226,7 +226,7 @@ ALLOWED_EDITS: dict[str, tuple[str, list[str]]] = {
         UPDATE fund.orders SET state = 'posted', ending = NULL, end_voucher_id = NULL, channel_ref = NULL, layout = 1,
             mac = decode('{mac}', 'hex') WHERE id = '{id}'
         """,
-        ["payout: outcome", "payout: state", "voucher"],
+        ["end", "payout: outcome", "payout: state", "voucher"],
     ),
 }
 

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from fundledger.fund.bills import read_bill
 from fundledger.fund.model.answer import Taken
+from fundledger.fund.model.change import ChangeKind
+from fundledger.fund.model.change_requests import FeeRuleBody
 from fundledger.fund.model.order import Order, State
 from fundledger.fund.model.refusal import Refusal
 from fundledger.fund.model.requests import Fee
@@ -224,9 +226,10 @@ async def test_the_policy_is_that_of_the_rule_which_charged_the_fee(worker: Fund
     merchant = await worker.merchant(fee=Fee(basis_points=100, returned="none"))
     await worker.pay(merchant, "p", 10_000)
     soon = datetime.now(UTC) + timedelta(seconds=30)
-    version = await worker.merchants.add_fee_rule(merchant, "payment", None, Fee(basis_points=200), soon, "tests")
-    assert isinstance(version, int)
+    rule = FeeRuleBody(product="payment", basis_points=200, effective_at=soon)
+    await worker.approved(ChangeKind.FEE_RULE, f"{merchant} payment *", rule)
     await worker.merchants.look()
+    version = await worker.value("SELECT max(version) FROM fund.fee_rules WHERE merchant = $1", merchant)
     worker.days_back = -1
     late = await worker.pay(merchant, "late", 10_000)
     assert (late.fee, late.fee_version) == (200, version)

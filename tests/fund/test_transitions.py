@@ -6,7 +6,7 @@ import json
 import re
 import uuid
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +241,7 @@ async def test_a_refusal_names_the_order_and_the_transition(fund: Connection) ->
 # --- Statements -----------------------------------------------------------------------------------------------------
 
 KEY = b"new", 1, None
+AT = datetime(2026, 1, 2, tzinfo=UTC)
 ARGUMENTS: dict[str, Any] = {
     # of each statement that changes the state of an order: its arguments, by the order's row
     "approve_order": lambda row: [(row["id"], "back", 300.0, *KEY, 0)],
@@ -250,7 +251,7 @@ ARGUMENTS: dict[str, Any] = {
     "mark_cleared": lambda row: [
         ([row["id"]], state, [b"new"], 1, [row["id"]]) for state in (State.CLEARED, State.PARKED)
     ],
-    "mark_ended": lambda row: [(row["id"], *KEY)],
+    "mark_ended": lambda row: [(row["id"], *KEY, AT.date(), AT, b"end")],
     "mark_orders": lambda row: [(outcome(row, state),) for state in (State.POSTED, State.REFUSED, State.STUCK)],
     "mark_parked": lambda row: [(row["id"], 0, row["id"], None, 5.0, *KEY, parts_of(row))],
     "begin_release": lambda row: [(row["id"], 1, row["id"], 0, 0, 300.0, *KEY, parts_of(row))],

@@ -250,6 +250,7 @@ ROWS = (
     "tests/reconciliation/test_fund_statement_rows.txt",
 )
 WITHOUT_ROWS = {
+    "write_holiday": "a sequence draws the version of each row: tests/fund/test_merchant_life.py changes a holiday",
     "definitions": "it reads the catalog: tests/reconciliation/test_definitions.py changes that",
     "entry_writers": "it reads the locks of other transactions",
     "running": "it reads other transactions",

@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 
 from fundledger.fund.jobs.day_end import close_day
+from fundledger.fund.model.days import Days
 from fundledger.fund.store.queries import SQL
 from tests.support.orders import an_order
 from tests.support.plans import plan_of, scanned
@@ -30,7 +31,7 @@ async def pool(fund_database: str) -> AsyncIterator[Pool]:
 async def close_all(pool: Pool) -> list[int]:
     closed = []
     while True:
-        orders, _, more = await close_day(pool, nobody_else)
+        orders, _, more = await close_day(pool, Days(), nobody_else)
         if not more:
             return closed
         closed.append(orders)
@@ -55,7 +56,7 @@ async def test_a_day_with_an_order_that_is_not_known_stays_open(pool: Pool) -> N
     await an_order(pool, posted_at=TODAY - timedelta(days=2))
     await an_order(pool, state="posting", posted_at=TODAY - timedelta(days=2), told=False)
     await pool.execute("UPDATE fund.orders SET due_at = now() WHERE state = 'posting'")
-    orders, lag_s, more = await close_day(pool, nobody_else)
+    orders, lag_s, more = await close_day(pool, Days(), nobody_else)
     assert (orders, more) == (0, False)
     assert lag_s > 80_000
     await pool.execute(
@@ -64,7 +65,7 @@ async def test_a_day_with_an_order_that_is_not_known_stays_open(pool: Pool) -> N
     assert (await close_all(pool))[0] == 2
 
 
-@pytest.mark.parametrize("name", ["open_day", "close_day"])
+@pytest.mark.parametrize("name", ["open_day", "unknown_orders", "close_day"])
 async def test_closing_a_day_does_not_read_all_orders(pool: Pool, name: str) -> None:
     async with pool.acquire() as connection, connection.transaction():
         await connection.execute("SET LOCAL enable_seqscan = off")
@@ -90,7 +91,7 @@ async def test_a_day_that_takes_long_to_sum_is_not_given_up(pool: Pool, fund_dat
         held = other.transaction()
         await held.start()
         await other.execute("LOCK TABLE fund.day_sums")
-        closing = asyncio.create_task(close_day(hasty, nobody_else))
+        closing = asyncio.create_task(close_day(hasty, Days(), nobody_else))
         done, _ = await asyncio.wait([closing], timeout=0.5)
         assert not done
         await held.rollback()

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator, Callable
-from datetime import timedelta
+from datetime import time, timedelta
 from typing import Any
 
 import asyncpg
@@ -33,6 +33,7 @@ TABLES = {
     "withdrawal_days": ("no_delete", "no_truncate"),
     "day_ends": ("append_only", "no_truncate"),
     "day_sums": ("append_only", "no_truncate"),
+    "ends": ("append_only", "no_truncate"),
 }
 
 
@@ -168,7 +169,7 @@ A1, A2, COST, UNDONE = (
     the(Kind.CHANNEL_COST, "cost"),
     the(Kind.REVERSAL, "undone"),
 )
-CONSISTENT, EQUAL = "fund_orders_consistent", "fund_equals_account"
+CONSISTENT, EQUAL, CALENDAR = "fund_orders_consistent", "fund_equals_account", "fund_calendar_agrees"
 DROP = "ALTER TABLE fund.{} DROP CONSTRAINT {};"
 
 CORRUPTIONS: dict[str, tuple[str, list[str]]] = {
@@ -474,6 +475,38 @@ CORRUPTIONS: dict[str, tuple[str, list[str]]] = {
         "INSERT INTO fund.day_ends (day, orders) VALUES ('2026-03-03', 0)",
         [f"{CONSISTENT}: day 2026-03-01, the day after: expected closed, found not closed"],
     ),
+    "an end is gone": (
+        f"DELETE FROM fund.ends WHERE order_id = {W1}",
+        [
+            f"{CONSISTENT}: end of .*: expected a row in fund.ends: paid, found none",
+            f"{CONSISTENT}: day 2026-03-01, withdrawal of m in CNY, paid: expected  ended, .*found 1 ended",
+            f"{CONSISTENT}: day 2026-03-01, all ends: expected 1, found 2",
+        ],
+    ),
+    "an end of a withdrawal that did not end": (
+        f"INSERT INTO fund.ends VALUES ({W3}, 'paid', '2026-03-02', now(), 1, 'x')",
+        [f"{CONSISTENT}: end of .*: expected an order that is paid, found withdrawal posted"],
+    ),
+    "an end of another day": (
+        f"UPDATE fund.ends SET day = '2026-03-02' WHERE order_id = {W1}",
+        [f"{CONSISTENT}: day 2026-03-01, withdrawal of m in CNY, paid: expected  ended, .*found 1 ended"],
+    ),
+    "a number of ends of a day": (
+        "UPDATE fund.day_sums SET ended = ended + 1 WHERE kind = 'withdrawal' AND state = 'paid'",
+        [f"{CONSISTENT}: day 2026-03-01, withdrawal of m in CNY, paid: expected 1 ended, .*found 2 ended"],
+    ),
+    "an amount of ends of a day": (
+        "UPDATE fund.day_sums SET ended_amount = ended_amount - 1 WHERE kind = 'withdrawal' AND state = 'paid'",
+        [f"{CONSISTENT}: day 2026-03-01, withdrawal of m in CNY, paid: expected 1 ended, amount 100, .*amount 99"],
+    ),
+    "a closed day counts an end more": (
+        "UPDATE fund.day_ends SET ends = ends + 1",
+        [f"{CONSISTENT}: day 2026-03-01, all ends: expected 2, found 3"],
+    ),
+    "a closed day begins otherwise": (
+        "UPDATE fund.day_ends SET begins_at = begins_at - interval '1 hour'",
+        [f"{CALENDAR}: day 2026-03-01: expected 2026-03-01 00:00.* to 2026-03-02 00:00.*, found 2026-02-28 23:00"],
+    ),
     "a day is gone": ("DELETE FROM fund.withdrawal_days", [f"{CONSISTENT}: withdrawals of m .* found 0"]),
     "an event is gone": (
         f"DELETE FROM fund.events WHERE order_id = {P1}",
@@ -542,6 +575,25 @@ async def test_another_content_of_a_voucher_is_reported(right: Books, column: st
     (line,) = await right.check_with(ledger=f"UPDATE ledger.vouchers SET {column} WHERE id = '{R1_VOUCHER}'")
     assert re.match(rf"{EQUAL}: order .*\(refund r1 of m\), voucher {R1_VOUCHER}: expected refund of fund:", line)
     assert found in line
+
+
+async def test_another_accounting_date_of_a_voucher_is_reported(right: Books):
+    change = f"UPDATE ledger.vouchers SET accounting_date = accounting_date + 1 WHERE id = '{R1_VOUCHER}'"
+    (line,) = await right.check_with(ledger=change)
+    assert re.match(rf"{CALENDAR}: voucher {R1_VOUCHER}: expected accounting date .*, posted at ", line)
+
+
+@pytest.mark.parametrize("calendar", [("UTC", time(23)), ("Asia/Shanghai", time()), ("UTC", time())])
+async def test_another_calendar_of_the_account_service_is_reported(right: Books, calendar: tuple[str, time]):
+    here = right.ledger.dsn, right.ledger.keys
+    report = await verify(*here, fund_dsn=right.fund_dsn, fund_keys=KEYS, calendar=calendar)
+    told = lines(report.checks)
+    if calendar == ("UTC", time()):
+        assert told == []
+        return
+    assert not report.ok
+    found = f"{calendar[0]}, cut {calendar[1]:%H:%M}"
+    assert told == [f"{CALENDAR}: the calendar of the account service: expected UTC, cut 00:00, found {found}"]
 
 
 async def test_a_voucher_of_an_unknown_order_is_reported(books: Books):

@@ -95,6 +95,7 @@ class Books(FundWorld):
             await self.post(order)
             if order.ending is not None:
                 await self.end(order)
+                await self.count_end(order)
         p1 = Progress(orders[0].id, "m", 1, 1_000, 0, 1_000, 0, charged_back=130)
         await self.fund.execute(
             """INSERT INTO fund.payments (order_id, merchant, seq, amount, fee, settled, fee_settled, charged_back, mac_key, mac)

@@ -128,6 +128,7 @@ FUND_ROWS: dict[str, tuple[bytes, Callable[[Any], tuple[Any, ...]], dict[str, An
             "charged_back_unsettled": 0,
             "reversed": False,
             **NO_TAX,
+            "settle_on": None,
         },
         "c11b0d4caa9a146e5e290d4a6143be7a354df169fb52057dc12222456e090242",
     ),
@@ -145,6 +146,7 @@ FUND_ROWS: dict[str, tuple[bytes, Callable[[Any], tuple[Any, ...]], dict[str, An
             "refunded": 30,
             "refunded_unsettled": 5,
             "fee_waived": 1,
+            "settle_on": None,
             "fee_returned": 3,
             "charged_back": 3,
             "charged_back_unsettled": 1,
@@ -200,6 +202,7 @@ FUND_ROWS: dict[str, tuple[bytes, Callable[[Any], tuple[Any, ...]], dict[str, An
             "withdrawal_limit": None,
             "digest": DIGEST,
             "created_at": MOMENT,
+            **rows.MERCHANT_DEFAULTS,
         },
         "d54e1d98db1a7c21521cf1ea175ca6d3688d058986d1691229e339e80794dc01",
     ),
@@ -339,6 +342,40 @@ FUND_ROWS: dict[str, tuple[bytes, Callable[[Any], tuple[Any, ...]], dict[str, An
         },
         "647072d3d3ff85b2ff2eb3c2a16fb7a108516a1f8bc82d81bd4ddb2308b88f8e",
     ),
+    "calendar": (
+        rows.CALENDAR,
+        rows.calendar_fields,
+        {"from_day": date(2026, 3, 1), "timezone": "Asia/Shanghai", "cut": "23:00", "recorded_at": MOMENT},
+        "3a0303f374282a300d7c2914ae769e34eb01aa0660f0f7511027debdf3e128d9",
+    ),
+    "end": (
+        rows.END,
+        rows.end_fields,
+        {"order_id": uuid.UUID(bytes=ID), "ending": "paid", "day": date(2026, 3, 1), "at": MOMENT},
+        "1ddc9e8fcd8f1505d03151d095d67d1c0a70ebcccc030336f114e0efa926ef63",
+    ),
+    "holiday": (
+        rows.HOLIDAY,
+        rows.holiday_fields,
+        {"region": "CNY", "day": date(2026, 3, 1), "working": True, "name": None, "change": uuid.UUID(bytes=ID)},
+        "22aa1e5b6158d839cb215ab99aea58bc8cea4c71c5a4267755c008868fead095",
+    ),
+    "merchant event": (
+        rows.MERCHANT_EVENT,
+        rows.merchant_event_fields,
+        {
+            "merchant": "m",
+            "version": 7,
+            "what": "changed",
+            "body": "{}",
+            "by": "dev",
+            "approved_by": "person:ann",
+            "why": None,
+            "change": uuid.UUID(bytes=ID),
+            "at": MOMENT,
+        },
+        "ab380129f023abf6933ede25d043d4f954e06308076a8c280d089e1115586ad5",
+    ),
     "webhook": (
         WEBHOOK,
         webhook_fields,
@@ -356,6 +393,26 @@ FUND_ROWS: dict[str, tuple[bytes, Callable[[Any], tuple[Any, ...]], dict[str, An
         "5047179abe286f6797536f974c026172e404854692e157944e59dac343ad39a7",
     ),
 }
+
+
+FUND_ROWS["payment that is settled later"] = (
+    *FUND_ROWS["payment"][:2],
+    {**FUND_ROWS["payment"][2], "settle_on": date(2026, 3, 4)},
+    "3158d4f4b53a83c39856f4ca771faf64c5397e5d42530ca1c3fc40dc19bae67d",
+)
+FUND_ROWS["merchant that changed"] = (
+    *FUND_ROWS["merchant"][:2],
+    {
+        **FUND_ROWS["merchant"][2],
+        "state": "closing",
+        "settlement_days": 0,
+        "settlement_cut": "17:00",
+        "settlement_region": "CN",
+        "final_channel": "c",
+        "version": 3,
+    },
+    "bb289100ddc20d0ae93ad4642371d89607ea9200757a00671125228e74fdce08",
+)
 
 
 class OneKey:

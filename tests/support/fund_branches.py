@@ -12,7 +12,7 @@ FROZEN = "frozen"
 
 COLUMNS = """o.kind, o.merchant, o.order_no, o.state, o.amount, o.fee, o.from_pending, o.to_receivable, o.fee_waived,
 o.set_off, o.end_set_off, o.attempt, o.parking, o.ending, o.settle, o.direction, o.reversed_by, o.of_order,
-o.problem IS NOT NULL AS refused, (o.created_at AT TIME ZONE 'UTC')::date AS day"""
+o.problem IS NOT NULL AS refused, o.created_at, o.settle_on"""
 PROGRESS = """amount, fee, settled, fee_settled, refunded, refunded_unsettled, fee_waived, fee_returned, charged_back,
 charged_back_unsettled, reversed"""
 
@@ -92,5 +92,6 @@ def row_of(order: Asked, id_of: Callable[[Asked], UUID]) -> dict[str, Any]:
         "reversed_by": id_of(order.reversed_by) if order.reversed_by else None,
         "of_order": id_of(order.of) if order.of else None,
         "refused": order.state == "refused",
-        "day": order.at.date(),
+        "created_at": order.at,
+        "settle_on": order.settle_on,
     }

@@ -5,10 +5,11 @@ It shares no code with the service except for the enumerations.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, time
 from typing import Any
 
 from fundledger.fund.model.order import Kind
+from tests.support.calendar_model import CalendarModel
 
 LAST_ATTEMPT = 3
 """The number of the last attempt of a chargeback. In this attempt the whole amount becomes a debt."""
@@ -99,6 +100,7 @@ class Asked:
     reversed_by: "Asked | None" = None
     outcome: str | None = None
     posted_at: datetime | None = None
+    settle_on: date | None = None
     progress: Progress | None = None
     parts: "list[tuple[Asked, int, int]]" = field(default_factory=list)
 
@@ -141,11 +143,16 @@ class Asked:
 
 
 class Model:
-    def __init__(self) -> None:
+    def __init__(self, calendar: tuple[str, time] | None = None) -> None:
         self.orders: dict[tuple[Kind, str, str], Asked] = {}
         self.now: Callable[[], datetime] | None = None
+        self.days = CalendarModel(*(calendar or ()))
         self.frozen: set[str] = set()
         """Accounts that accept no debits and no credits: names of the merchant's accounts, or `bank`."""
+
+    def is_over(self, order: Asked, now: datetime) -> bool:
+        """Return whether the day of an order has ended."""
+        return self.days.day(order.at) < self.days.day(now)
 
     def payments(self, shop: Shop) -> list[Asked]:
         return [o for o in self.orders.values() if o.kind is Kind.PAYMENT and o.shop is shop]
@@ -253,6 +260,8 @@ class Model:
         waiting = [
             o for o in self.payments(order.shop) if o.progress and o.progress.pending and not o.progress.reversed
         ]
+        if (day := order.members.get("day")) is not None:
+            waiting = [o for o in waiting if o.settle_on is not None and o.settle_on <= day]
         total = sum(o.progress.pending for o in waiting if o.progress)
         if not total:
             return "nothing-to-settle"
@@ -272,7 +281,7 @@ class Model:
         return None
 
     def _withdraw(self, order: Asked) -> str | None:
-        shop, day = order.shop, order.at.date()
+        shop, day = order.shop, self.days.day(order.at)
         assert shop is not None
         if shop.limit is not None and shop.days.get(day, 0) + order.amount > shop.limit:
             return "withdrawal-limit-exceeded"
@@ -370,7 +379,7 @@ class Model:
                 payment.progress.fee_settled -= fee
         elif order.kind is Kind.WITHDRAWAL:
             assert order.shop is not None
-            order.shop.days[order.at.date()] -= order.amount
+            order.shop.days[self.days.day(order.at)] -= order.amount
         elif order.kind is Kind.REVERSAL:
             assert order.of is not None
             order.of.reversed_by = None
@@ -402,6 +411,6 @@ class Model:
         if order.end_outcome == "posted":
             order.state = order.ending
             if order.ending == "bounced":
-                order.shop.days[order.at.date()] -= order.amount
+                order.shop.days[self.days.day(order.at)] -= order.amount
         else:
             order.attempt, order.end_outcome = order.attempt + 1, None

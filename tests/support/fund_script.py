@@ -6,7 +6,7 @@ is posted; answered with status 503 for each voucher; or not answered until the 
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime
+from datetime import datetime, time
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -119,8 +119,11 @@ class ScriptedWorker(FundWorker):
 
     accounts: ScriptedAccounts
 
-    def __init__(self, dsn: str, base_url: str, token: str, at: datetime) -> None:
+    def __init__(
+        self, dsn: str, base_url: str, token: str, at: datetime, calendar: tuple[str, time] | None = None
+    ) -> None:
         super().__init__(dsn, base_url, token, wait_s=WAIT_S)
+        self.calendar = calendar
         self.at = at
         self.accounts = ScriptedAccounts(base_url, token)
         self.gateway = AccountGateway(self.accounts)

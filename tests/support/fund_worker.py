@@ -2,23 +2,32 @@
 
 import uuid
 from collections.abc import Collection
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
+from functools import partial
 from typing import Any, Self
+
+import msgspec
 
 from fundledger.client.account_service import AccountService
 from fundledger.fund.account_gateway import AccountGateway
 from fundledger.fund.batcher import OrderBatcher
 from fundledger.fund.channel_check import Registry
 from fundledger.fund.jobs.recover import Recoverer
+from fundledger.fund.jobs.settle import Settler
 from fundledger.fund.model import accounts
 from fundledger.fund.model.answer import Answer, Taken
+from fundledger.fund.model.change import Change, ChangeKind
 from fundledger.fund.model.channel import Channel, RefundMethod
 from fundledger.fund.model.order import Kind, Order, State
 from fundledger.fund.model.person import Role
 from fundledger.fund.model.request_types import REQUESTS
 from fundledger.fund.model.requests import Fee, MerchantRequest, Request
 from fundledger.fund.poster import Posting
+from fundledger.fund.store.calendars import record_first
+from fundledger.fund.store.changes import Applier, Changes
+from fundledger.fund.store.holidays import apply_holidays
 from fundledger.fund.store.macs import open_macs
+from fundledger.fund.store.merchant_changes import MerchantChanges
 from fundledger.fund.store.merchants import Merchants
 from fundledger.fund.store.open_ids import open_ids
 from fundledger.fund.store.persons import add_person, new_token
@@ -55,7 +64,8 @@ class EveryChannel:
 class FundWorker:
     """A fund worker without HTTP. Several objects on one database act as separate workers.
 
-    `salt` is a part of all ids, which other tests therefore do not use.
+    `salt` is a part of all ids, which other tests therefore do not use. `calendar`: the time zone and the cut that are
+    recorded at the start, None for days in UTC without a record.
     """
 
     def __init__(
@@ -64,6 +74,7 @@ class FundWorker:
         self.salt = salt or uuid.uuid4().hex[:8]
         self.dsn = dsn
         self.days_back = 0
+        self.calendar: tuple[str, time] | None = None
         self.registry: Registry = EveryChannel()
         self.accounts = AccountService(base_url, token)
         self.gateway = AccountGateway(self.accounts)
@@ -82,6 +93,10 @@ class FundWorker:
     async def start_worker(self) -> None:
         """Create the objects of a new worker. An earlier worker is dropped."""
         self.macs = await open_macs(self.pool, KEYS)
+        if self.calendar is not None:
+            async with self.pool.acquire() as connection:
+                await record_first(connection, self.macs.rows, self.macs.days, *self.calendar)
+            await self.macs.read_days(self.pool)
         self.merchants = Merchants(self.pool, self.gateway, self.macs, now=self.now)
         await self.merchants.look()
         self.posting = Posting(self.pool, self.gateway, await open_ids(self.pool, KEYS), self.macs)
@@ -89,6 +104,13 @@ class FundWorker:
             self.pool, self.posting, self.merchants, self.registry, now=self.now, **self._settings
         )
         self.recoverer = Recoverer(self.posting, 0.0)
+        self.changes = MerchantChanges(self.pool, self.macs, self.merchants, self.gateway)
+        appliers: dict[ChangeKind, Applier] = {
+            ChangeKind.MERCHANT: self.changes.apply_patch,
+            ChangeKind.FEE_RULE: self.changes.apply_fee_rule,
+            ChangeKind.HOLIDAYS: partial(apply_holidays, macs=self.macs),
+        }
+        self.dual = Changes(self.pool, self.macs, appliers)
 
     async def __aexit__(self, *_: object) -> None:
         await self.batcher.drain()
@@ -150,6 +172,18 @@ class FundWorker:
         """Return the balances of a merchant: available, pending, receivable."""
         names = ("available", "pending", "receivable")
         return tuple([await self.balance(f"merchant:{merchant}:{name}") for name in names])  # type: ignore[return-value]
+
+    async def approved(self, kind: ChangeKind, subject: str, body: msgspec.Struct) -> Change:
+        """Request a change, and let CHECKER approve it."""
+        made = await self.dual.request(kind, subject, body, MODULE)
+        assert isinstance(made, Change), made
+        applied = await self.dual.approve(made.id, CHECKER)
+        assert isinstance(applied, Change), applied
+        return applied
+
+    def settler(self, at: time = time(2), again_s: float = 0.0) -> Settler:
+        """Return the job of automatic settlements."""
+        return Settler(self.pool, self.batcher, self.merchants, at, again_s)
 
     async def value(self, statement: str, *arguments: Any) -> Any:
         return await self.pool.fetchval(statement, *arguments)

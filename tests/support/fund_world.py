@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +14,8 @@ from fundledger.fund.model import accounts
 from fundledger.fund.model.flows import Entry, end_entries_of, end_voucher_type, entries_of, voucher_type
 from fundledger.fund.model.order import PLATFORM, Kind, Order, State
 from fundledger.fund.model.transitions import POSTED
+from fundledger.fund.store.calendars import record_first
+from fundledger.fund.store.ends import end_mac
 from fundledger.fund.store.mac_layouts import DAY, DEBT, PAYMENT, PAYOUT, Progress, fields_of_day, fields_of_payout
 from fundledger.fund.store.queries import SQL
 from tests.support.fund_ids import MACS, order_id, voucher_id
@@ -129,6 +131,11 @@ class FundWorld:
         else:
             await self.post_entries(order, order.voucher_id, voucher_type(order), entries_of(order))
 
+    async def count_end(self, order: Order) -> None:
+        """Insert the row of an order that ended."""
+        end = AT.date(), AT, 1, end_mac(MACS, order, AT.date(), AT)
+        await self.fund.execute("INSERT INTO fund.ends VALUES ($1, $2, $3, $4, $5, $6)", order.id, order.state, *end)
+
     async def end(self, order: Order) -> None:
         """Return the voucher that ends the order."""
         ending: Any = order.ending
@@ -152,6 +159,7 @@ class FundWorld:
 
     async def fill(self) -> None:
         """Create one order of each kind and outcome; the books verify."""
+        await record_first(self.fund, MACS.rows, MACS.days, "UTC", time())
         await self.open("m", "CNY")
         await self.open("u", "USD")
         p1 = an_order(Kind.PAYMENT, "p1", 1000, fee=6)
@@ -220,4 +228,8 @@ class FundWorld:
                     AT,
                     MACS.rows.tag(PAYOUT, fields_of_payout(*row))[1],
                 )
-        await self.fund.execute(SQL["close_day"], AT.date())
+        for order in orders:
+            if order.state in {State.PAID, State.BOUNCED}:
+                await self.count_end(order)
+        begins = MACS.days.beginning_of(AT.date())
+        await self.fund.execute(SQL["close_day"], AT.date(), begins, begins + timedelta(days=1))

@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from fundledger.app.account.metrics import Snapshot
 from fundledger.app.host.socket_folder import run_dir
 from fundledger.ratelimit.quota.policies import parse
+from fundledger.ratelimit.quota.store import BACK, SINCE
 from tests.support.client import Answer, Client, new_id, voucher
 from tests.support.running import RunningService, short_folder
 from tests.support.waiting import eventually
@@ -158,7 +161,7 @@ class Limited:
     def __init__(self, service: RunningService, file: Path) -> None:
         self.service = service
         self.file = file
-        self._calm_at: list[tuple[str, float]] = []
+        self._calm_at: list[tuple[str, object]] = []
         """The failures when all quotas were last complete."""
 
     def one(self) -> Client:
@@ -208,15 +211,16 @@ class Limited:
         series = (await self.metrics())["ratelimit_mode"]
         return next(labels[0] for labels, value in series.items() if value)
 
-    async def failures(self) -> list[tuple[str, float]]:
+    async def failures(self) -> list[tuple[str, object]]:
         """Return the number of failed calls of the store, and of requests that were shed, for each worker. The client
-        sends a shed request again, and its tokens are refunded later.
+        sends a shed request again, and its tokens are refunded later. The last element is the time at which the store
+        last lost its data: a worker without a call at that moment connects again, and counts no failure.
 
-        The workers are asked directly: a page of metrics has an earlier snapshot of a worker that answers slowly. For
-        a worker that treats the store as unavailable, each call returns another number: when such an outage ends after
-        more than a second, the worker makes the buckets of all workers start nearly empty.
+        The workers are asked directly: a page of metrics has an earlier snapshot of a worker that answers slowly.
         """
-        return [await _failures_at(path) for path in sorted(run_dir(self.service.data_dir).glob("worker-*.sock"))]
+        folder = run_dir(self.service.data_dir)
+        failed = [await _failures_at(path) for path in sorted(folder.glob("worker-*.sock"))]
+        return [*failed, ("store", await _lost_at(folder / "valkey.sock"))]
 
     async def undisturbed(self, scenario: Callable[[], Awaitable[None]]) -> None:
         for _ in range(5):
@@ -226,8 +230,9 @@ class Limited:
                 before = self._calm_at
             try:
                 await scenario()
-            except AssertionError:
+            except AssertionError as error:
                 if await self.failures() == before:
+                    error.add_note(f"undisturbed: {before}")
                     raise
             else:
                 return
@@ -259,11 +264,18 @@ async def _failures_at(path: Path) -> tuple[str, float]:
     except (OSError, msgspec.DecodeError):
         # The worker does not run now. Its next process has other counters.
         return "", time.monotonic()
-    if snapshot.limits.mode == "fallback":
-        return snapshot.worker, time.monotonic()
     calls = snapshot.limits.store_calls.items()
     failed = sum(count for key, count in calls if not key.endswith(" ok"))
     return snapshot.worker, failed + sum(snapshot.shed.shed.values())
+
+
+async def _lost_at(path: Path) -> object:
+    """Return what decides whether the buckets of the store start full."""
+    try:
+        async with Redis(unix_socket_path=str(path), decode_responses=True) as store:
+            return tuple(await store.mget(SINCE, BACK))
+    except (OSError, RedisError):
+        return time.monotonic()
 
 
 @contextlib.asynccontextmanager

@@ -5,7 +5,9 @@ so each outcome is certain. A balance is credits minus debits.
 """
 
 from collections import Counter
+from datetime import UTC, date, datetime
 
+from tests.support.calendar_model import CalendarModel
 from tests.support.money_records import (
     CLEARED,
     OWN,
@@ -25,11 +27,14 @@ from tests.support.money_records import (
 
 class Platform:
     """The accounts of a platform with two banks. `home`: the currency whose accounts have no suffix. The account of the
-    bank `second` cannot be overdrawn. `before`: the balances of accounts of the platform before the first order.
+    bank `second` cannot be overdrawn. `before`: the balances of accounts of the platform before the first order. `now`:
+    the time of new orders. `days`: the calendar of the platform.
     """
 
-    def __init__(self, channel: str, second: str = "", home: str = "CNY") -> None:
+    def __init__(self, channel: str, second: str = "", home: str = "CNY", days: CalendarModel | None = None) -> None:
         self.balances: Counter[str] = Counter()
+        self.days = days or CalendarModel()
+        self.now = datetime(2026, 1, 1, tzinfo=UTC)
         self.before: dict[str, int] = {}
         self.channel = channel
         self.second = second
@@ -91,7 +96,8 @@ class Platform:
     # --- Money in ---
 
     def pay(self, m: Merchant, number: str, amount: int, *, later: bool) -> str:
-        payment = Payment(number, amount, *m.rule.of(amount), later, POSTED, m.rule.keeps)
+        due = m.terms.due(self.days, self.now) if later else None
+        payment = Payment(number, amount, *m.rule.of(amount), later, POSTED, m.rule.keeps, due=due)
         m.payments.append(payment)
         if self._take_in(m, payment, self.bank(m.currency)) == POSTED:
             return POSTED
@@ -121,8 +127,10 @@ class Platform:
             payment.kept, payment.fee_paid, payment.tax_paid = amount, fee, payment.tax
         return POSTED
 
-    def settle(self, m: Merchant, number: str, amount: int | None) -> str:
+    def settle(self, m: Merchant, number: str, amount: int | None, day: date | None = None) -> str:
         open_ = [p for p in m.payments if p.later and p.state == POSTED and p.pending]
+        if day is not None:
+            open_ = [p for p in open_ if p.due is not None and p.due <= day]
         pending = sum(p.pending for p in open_)
         if not pending:
             return "nothing-to-settle"
@@ -275,6 +283,12 @@ class Platform:
         if outcome == POSTED:
             m.withdrawals.append(Slip(number, "withdrawal", moves, amount, fee, tax))
         return outcome
+
+    def withdraw_all(self, m: Merchant, number: str) -> str:
+        left = 0 if m.held else self.balances[m.of("available")] - self.debt(m)
+        # The charge of a larger amount is never smaller, so the first amount that fits is the largest.
+        amount = next((a for a in range(left, 0, -1) if a + m.payout_rule.of(a)[0] <= left), 0)
+        return self.withdraw(m, number, amount) if amount else "nothing-to-withdraw"
 
     def end(self, m: Merchant, slip: Slip, *, paid: bool) -> str:
         transit = self.transit("payout", m.currency)

@@ -1,6 +1,9 @@
 """The records of the model of the business of money: fee rules, payments, orders that can be undone, merchants."""
 
 from dataclasses import dataclass, field
+from datetime import date
+
+from tests.support.calendar_model import Terms
 
 POSTED, REFUSED, PARKED, CLEARED = "posted", "refused", "parked", "cleared"
 OWN = ("available", "pending", "receivable")
@@ -42,7 +45,8 @@ class Payment:
     pending balance. `kept`: the settled part that is not refunded. `fee_due` and `fee_paid`: the parts of the fee that belong to them.
     `fee_open` and `tax_open`: what no settlement has charged, whether it is still due or waived. `tax_paid`: the tax in
     `fee_paid`. `keeps`: refunds return no fee. `charged`: the part of `kept` that was charged back. `returned`: the part
-    that went back to the payer. `settled`: the part of a payment to be settled later that is settled.
+    that went back to the payer. `settled`: the part of a payment to be settled later that is settled. `due`: the day on
+    which it is settled automatically.
     """
 
     number: str
@@ -64,6 +68,7 @@ class Payment:
     returned: int = 0
     settled: int = 0
     was_parked: bool = False
+    due: date | None = None
     moves: Moves = field(default_factory=dict)
 
     def take_pending(self, amount: int) -> int:
@@ -164,6 +169,7 @@ class Merchant:
     currency: str
     rule: Rule
     payout_rule: Rule
+    terms: Terms = field(default_factory=Terms)
     payments: list[Payment] = field(default_factory=list)
     slips: list[Slip] = field(default_factory=list)
     withdrawals: list[Slip] = field(default_factory=list)

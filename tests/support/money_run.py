@@ -13,6 +13,7 @@ from fundledger.fund.model.answer import Taken
 from fundledger.fund.model.channel import Channel
 from fundledger.fund.model.refusal import Refusal
 from fundledger.fund.model.requests import Fee
+from tests.support.calendar_model import CalendarModel, Terms
 from tests.support.fund_worker import EveryChannel, FundWorker
 from tests.support.length import unless_long
 from tests.support.money_model import Platform
@@ -49,7 +50,8 @@ class Run:
         self.worker = worker
         self.ledger = ledger
         self.chance = random.Random(seed)
-        self.platform = Platform(f"c-{worker.salt}", f"d-{worker.salt}")
+        days = CalendarModel(*worker.calendar) if worker.calendar else None
+        self.platform = Platform(f"c-{worker.salt}", f"d-{worker.salt}", days=days)
         self.merchants: list[Merchant] = []
         self.of_platform: list[tuple[Slip, str]] = []
         self.own_transfers: list[tuple[str, int, str, str, str]] = []
@@ -70,11 +72,19 @@ class Run:
             rule = Rule(*self.chance.choice([(0,), (60,), (100, 3), (250, 0, 10, 400)]), **self.terms())
             payout = Rule(*self.chance.choice([(0,), (0, 5), (20, 1)]), **{**self.terms(), "keeps": False})
             currency = CURRENCIES[n % 4]
-            id_ = await self.worker.merchant(f"m{n}", currency, fee_of(rule), withdrawal_fee=fee_of(payout))
-            self.merchants.append(Merchant(id_, currency, rule, payout))
+            terms = self.terms_of(n)
+            members = {"settlement": terms.calendar, "settlement_days": terms.days}
+            members |= {} if terms.cut is None else {"settlement_cut": f"{terms.cut:%H:%M}"}
+            fees = fee_of(rule), fee_of(payout)
+            id_ = await self.worker.merchant(f"m{n}", currency, fees[0], withdrawal_fee=fees[1], **members)
+            self.merchants.append(Merchant(id_, currency, rule, payout, terms))
         self.base = self.platform.before = await self.balances()
         registry = OneBounded(self.platform.second)
         self.worker.batcher._check._channels = self.worker.batcher._platform._channels = registry
+
+    def terms_of(self, n: int) -> Terms:
+        """Return the settlement terms of the merchant with this number."""
+        return Terms()
 
     def terms(self) -> dict[str, Any]:
         """Return the tax of a fee rule, and whether refunds return its fee."""
@@ -110,7 +120,7 @@ class Run:
         `seen`: the name under which the outcome is counted, instead of the kind.
         """
         self.number += 1
-        number = f"n{self.number}"
+        number = f"n{self.number}-{self.worker.salt}"
         owner = {} if merchant is None else {"merchant": merchant.id}
         answer = await self.worker.ask(kind, order_no=number, **owner, **members)
         outcome = expected(number)
@@ -345,6 +355,12 @@ class Run:
         await self.of_own(
             "own_funds", lambda no: self.platform.fund(no, amount, m.currency, bank, comes=comes), m.currency, **members
         )
+        # Less than an earlier order brought is left only until more own funds come.
+        left = self.platform.own["in", m.currency] - self.platform.own["out", m.currency]
+        came = [slip for slip, currency in self.of_platform if currency == m.currency and slip.kind == "own_funds in"]
+        if came and came[-1].is_open and came[-1].amount > left:
+            await self.compare()
+            await self.reverse_slip(None, came[-1], m.currency)
 
     async def sweep(self, m: Merchant) -> None:
         names = ("income:fee", "income:other", "expense:channel", "expense:loss")

@@ -22,8 +22,8 @@ async def plan_of(
         await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
         parameters = len((await connection.prepare(statement)).get_parameters())
         await connection.execute(f"PREPARE looked_at AS {statement}")
-        nulls = ", ".join(["NULL"] * parameters)
-        rows = await connection.fetch(f"EXPLAIN (FORMAT JSON) EXECUTE looked_at ({nulls})")
+        nulls = f" ({', '.join(['NULL'] * parameters)})" if parameters else ""
+        rows = await connection.fetch(f"EXPLAIN (FORMAT JSON) EXECUTE looked_at{nulls}")
         await connection.execute("DEALLOCATE looked_at")
     return msgspec.json.decode(rows[0][0])[0]["Plan"]
 

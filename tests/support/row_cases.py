@@ -97,7 +97,8 @@ def parse(text: str, kind: str, now: dt.datetime) -> Any:
         return dt.date.fromisoformat(text)
     if kind in ("timestamp with time zone", "timestamptz"):
         return now + _minutes(text) if text[0] in "+-n" else dt.datetime.fromisoformat(text)
-    return _minutes(text) if kind == "interval" else text
+    # A part of an array is written as '' if it is empty.
+    return _minutes(text) if kind == "interval" else "" if text == "''" else text
 
 
 def _minutes(text: str) -> dt.timedelta:

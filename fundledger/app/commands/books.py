@@ -76,7 +76,9 @@ async def _verified(settings: Settings, progress: Progress) -> Report:
             raise KeyFault("; ".join(faults))
         keys, fund_folder = FileKeys(folder), keys_folder(data_dir, FUND)
         fund_keys = FileKeys(fund_folder) if read_keys(fund_folder) else None
-        report = await verify(dsns.account, keys, progress, dsns.fund, fund_keys)
+        # The account service at another place has settings of its own. The accounting dates of vouchers show these.
+        calendar = None if settings.account_url else (settings.accounting_timezone, settings.accounting_cut)
+        report = await verify(dsns.account, keys, progress, dsns.fund, fund_keys, calendar)
     report.checks.append(check)
     report.ok = report.ok and check.ok and not faults
     if faults and report.error is None:

@@ -227,6 +227,35 @@ def _add_persons(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         with_data.add_argument("--data", dest="data_dir", metavar="DIR", help="data directory (default ./data)")
 
 
+def _calendar_show(options: argparse.Namespace) -> int:
+    from fundledger.app.commands.calendars import run_show
+
+    return asyncio.run(run_show(_settings(options), as_json=options.json))
+
+
+def _calendar_adopt(options: argparse.Namespace) -> int:
+    from fundledger.app.commands.calendars import run_adopt
+
+    return asyncio.run(run_adopt(_settings(options)))
+
+
+def _add_calendar(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    help_ = "show and change the calendar of the fund service"
+    calendar = commands.add_parser(
+        "calendar", help=help_, description="Show the calendar of the fund service, or change it from a later day on."
+    )
+    subcommands = calendar.add_subparsers(required=True, metavar="COMMAND")
+    showing = subcommands.add_parser(
+        "show", help="show the recorded calendars; exit status 1 if the account service has another one"
+    )
+    showing.set_defaults(run=_calendar_show)
+    showing.add_argument("--json", action="store_true", help="print JSON")
+    adopting = subcommands.add_parser("adopt", help="record the calendar of the account service, from a later day on")
+    adopting.set_defaults(run=_calendar_adopt)
+    for with_data in (showing, adopting):
+        with_data.add_argument("--data", dest="data_dir", metavar="DIR", help="data directory (default ./data)")
+
+
 def _add_jobs(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     help_ = "list and run background jobs"
     jobs = commands.add_parser("jobs", help=help_, description="List background jobs, or run one manually.")
@@ -304,6 +333,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_jobs(commands)
     _add_orders(commands)
     _add_persons(commands)
+    _add_calendar(commands)
     bench = commands.add_parser("bench", help="run benchmarks against baselines", add_help=False)
     bench.set_defaults(run=_bench)
     for with_json in (doctor, settings, hot_list):

@@ -14,20 +14,26 @@ import aiohttp
 import asyncpg
 import msgspec
 
+from fundledger.app.commands.calendars import account_calendar
 from fundledger.app.host.dev_persons import DEV_PERSON_FILES
 from fundledger.app.host.disk_space import free_mb, needed_mb
 from fundledger.app.host.postgres.databases import databases
-from fundledger.app.host.postgres.identity import OtherDatabase
+from fundledger.app.host.postgres.identity import FUND as FUND_DATABASE
+from fundledger.app.host.postgres.identity import OtherDatabase, keys_folder
 from fundledger.app.host.postgres.server import EmbeddedPostgres, PostgresFault
 from fundledger.app.host.postgres.shared_memory import NEEDED_MB, room_mb
 from fundledger.app.host.preflight import CannotServe
 from fundledger.app.host.valkey import EmbeddedValkey, ValkeyFault, ask
 from fundledger.database.migrations import migrations
 from fundledger.database.statements import load
+from fundledger.fund.model.days import cut_text
+from fundledger.fund.store.calendars import differs
+from fundledger.fund.store.macs import open_macs
 from fundledger.fund.store.migrate import PACKAGE as FUND_PACKAGE
 from fundledger.fund.store.queries import SQL as FUND
 from fundledger.ledger.store.migrate import PACKAGE as LEDGER_PACKAGE
 from fundledger.ledger.store.queries import SQL as LEDGER
+from fundledger.security.keys import FileKeys, KeyFault
 from fundledger.settings import Settings
 
 SQL = load("fundledger.app.commands")
@@ -168,6 +174,7 @@ async def _databases(settings: Settings) -> list[Symptom]:
             if dsns.fund is not None:
                 fund = await _database("fund database", dsns.fund, (FUND_PACKAGE, FUND, "fund schema"))
                 symptoms += [s for s in fund if settings.fund_dsn or s.what not in SERVER]
+                symptoms += await _calendar(settings, dsns.fund)
             elif settings.fund == "on":
                 symptoms.append(Symptom("fund database", True, "not created yet: created when `serve` starts"))
             return symptoms
@@ -175,6 +182,29 @@ async def _databases(settings: Settings) -> list[Symptom]:
         return [Symptom("database and keys", False, "do not belong together", str(error))]
     except (OSError, CannotServe) as error:
         return [Symptom("account database", False, "does not answer", str(error))]
+
+
+async def _calendar(settings: Settings, dsn: str) -> list[Symptom]:
+    """Compare the calendar of the fund database with that of the account service."""
+    advice = "restore the settings of the account service, or run: fundledger calendar adopt"
+    try:
+        timezone, cut = await account_calendar(settings)
+        connection = await asyncpg.connect(dsn, timeout=10)
+        try:
+            macs = await open_macs(connection, FileKeys(keys_folder(settings.data_dir, FUND_DATABASE)))
+        finally:
+            await connection.close()
+    except asyncpg.UndefinedTableError:
+        # The check of the schema reports that a migration is missing.
+        return []
+    except (CannotServe, KeyFault, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+        return [Symptom("calendar", False, f"not known: {error or type(error).__name__}", "see the other checks")]
+    if not macs.days.is_recorded:
+        return [Symptom("calendar", True, f"not recorded yet; account service: {timezone}, cut {cut_text(cut)}")]
+    found, is_same = macs.days.current.shown, not differs(macs.days, timezone, cut)
+    if not is_same:
+        found = f"{found}; account service: {timezone}, cut {cut_text(cut)}"
+    return [Symptom("calendar", is_same, found, advice)]
 
 
 async def _database(what: str, dsn: str, schema: tuple[str, Mapping[str, str], str]) -> list[Symptom]:

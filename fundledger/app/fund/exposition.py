@@ -42,3 +42,4 @@ def _orders(s: FundSnapshot) -> Iterable[Metric]:
     help_ = "Age of the oldest own transfer that has neither arrived nor come back."
     yield gauge("fund_own_transfer_age_seconds", help_, s.own_transfer_age_s)
     yield gauge("fund_dispute_age_seconds", "Age of the oldest dispute that is neither won nor lost.", s.dispute_age_s)
+    yield gauge("fund_calendar_differs", "1 if the account service has another calendar.", s.calendar_differs)

@@ -26,10 +26,12 @@ from fundledger.app.http.process import LogOptions, run_process
 from fundledger.app.http.sockets import answer_with, jobs_socket
 from fundledger.client.account_service import AccountService
 from fundledger.fund.account_gateway import AccountGateway, GatewayFault
+from fundledger.fund.agreement import Agreement
 from fundledger.fund.approvals import EXPIRED_AT_ONCE
 from fundledger.fund.batcher import OrderBatcher
 from fundledger.fund.channels.http import HttpChannel
-from fundledger.fund.jobs import recover, release, settle
+from fundledger.fund.jobs import closing, recover, release, settle
+from fundledger.fund.jobs.closing import Closer
 from fundledger.fund.jobs.day_end import close_day
 from fundledger.fund.jobs.payout_funds import PayoutFunds
 from fundledger.fund.jobs.payouts import Payouts
@@ -37,11 +39,13 @@ from fundledger.fund.jobs.recover import Recoverer
 from fundledger.fund.jobs.release import Releaser
 from fundledger.fund.jobs.settle import Settler
 from fundledger.fund.jobs.sweep import FUND_SWEEP, FundSweep
+from fundledger.fund.model.days import Days
 from fundledger.fund.poster import Posting
 from fundledger.fund.store.changes import Changes
 from fundledger.fund.store.channels import Channels, automatic
 from fundledger.fund.store.events import fund_feed
 from fundledger.fund.store.macs import open_macs
+from fundledger.fund.store.merchant_changes import MerchantChanges
 from fundledger.fund.store.merchants import Merchants
 from fundledger.fund.store.open_ids import open_ids
 from fundledger.fund.store.pool import BY_INDEX
@@ -54,6 +58,7 @@ from fundledger.outbox.feed import Feed
 from fundledger.outbox.stream import Publisher, Sent
 from fundledger.security.keys import FileKeys, KeyFault
 from fundledger.security.process_memory import hide_memory
+from fundledger.settings import weekend_of
 
 STREAM: Final = "fundledger:events:fund"
 CONNECTIONS: Final = 16
@@ -71,6 +76,7 @@ class Chosen(msgspec.Struct):
     log_format: Format = "json"
     recover_after_s: float = 5.0
     settle_at: time = time(2, 0)
+    weekend: str = "sat,sun"
     fund_batch_max: int = 500
     fund_wait_ms: int = 800
 
@@ -96,22 +102,26 @@ class Context(msgspec.Struct):
     store: "redis.Redis | None"
     deliverer: Deliverer
     payouts: Payouts
+    merchants: Merchants
+    changes: MerchantChanges
 
 
 def jobs_of(context: Context) -> list[Job]:
     """Return all background jobs of this version. List a new job in docs/reference/background-jobs.md, too."""
     recoverer = Recoverer(context.posting, context.chosen.recover_after_s)
     releaser = Releaser(context.posting, context.chosen.recover_after_s)
-    settler = Settler(context.pool, context.batcher, context.chosen.settle_at)
+    settler = Settler(context.pool, context.batcher, context.merchants, context.chosen.settle_at)
+    closer = Closer(context.pool, context.batcher, context.merchants, context.changes)
     deliverer = context.deliverer
     found = [
         Job("recoverer", _counting(recoverer.recover_some, recover.AT_ONCE), 0.5),
         Job("payouts", _paying(context.payouts), 0.5),
         Job("release", _counting(releaser.release_some, release.AT_ONCE), 5.0),
         Job("settlement", _counting(settler.settle_some, settle.AT_ONCE), 10.0),
+        Job("closing", _counting(closer.close_some, closing.AT_ONCE), 5.0),
         Job("webhooks", _sending(deliverer.deliver), 0.25, ended=deliverer.stop),
         Job("approvals", _counting(_expiring(context), EXPIRED_AT_ONCE), 60.0, alarm_after_s=600.0),
-        Job("day_end", _closing(context.pool), 60.0, alarm_after_s=600.0),
+        Job("day_end", _closing_days(context.pool, context.posting.macs.days), 60.0, alarm_after_s=600.0),
         _sweeping(FundSweep(context.pool, context.posting)),
     ]
     if context.store is not None:
@@ -175,9 +185,9 @@ def _sweeping(sweep: FundSweep) -> Job:
     return Job(FUND_SWEEP, run, 60.0, alarm_after_s=600.0, ended=sweep.begin)
 
 
-def _closing(pool: "asyncpg.Pool[asyncpg.Record]") -> Callable[[Lease], Awaitable[Ran]]:
+def _closing_days(pool: "asyncpg.Pool[asyncpg.Record]", days: Days) -> Callable[[Lease], Awaitable[Ran]]:
     async def run(lease: Lease) -> Ran:
-        orders, lag_s, more = await close_day(pool, lease.hold)
+        orders, lag_s, more = await close_day(pool, days, lease.hold)
         return Ran(orders, lag_s, more)
 
     return run
@@ -187,7 +197,7 @@ def _closing(pool: "asyncpg.Pool[asyncpg.Record]") -> Callable[[Lease], Awaitabl
 async def context_of(config: FundProcessConfig) -> AsyncIterator[Context]:
     """Open all resources of the background jobs, and close them on exit.
 
-    Raises asyncpg's errors. Redis and the account service need not be available.
+    Raises CalendarDiffers, KeyFault, and asyncpg's errors. Redis and the account service need not be available.
     """
     chosen = msgspec.json.decode(config.settings, type=Chosen)
     pool = await asyncpg.create_pool(
@@ -206,7 +216,8 @@ async def context_of(config: FundProcessConfig) -> AsyncIterator[Context]:
     gateway = AccountGateway(accounts)
     keys = FileKeys(Path(chosen.data_dir) / "fund-keys")
     ids, macs = await open_ids(pool, keys), await open_macs(pool, keys)
-    posting, merchants = Posting(pool, gateway, ids, macs), Merchants(pool, gateway, macs)
+    weekend = weekend_of(chosen.weekend)
+    posting, merchants = Posting(pool, gateway, ids, macs), Merchants(pool, gateway, macs, weekend=weekend)
     wait_s, due_s = chosen.fund_wait_ms / 1000, chosen.recover_after_s
     registry = Channels(pool, macs, automatic(config.channels))
     batch_max = chosen.fund_batch_max
@@ -218,10 +229,12 @@ async def context_of(config: FundProcessConfig) -> AsyncIterator[Context]:
     tokens = config.channel_tokens
     channels = {name: HttpChannel(url, token=tokens.get(name)) for name, url in config.channels.items()}
     await accounts.open()
+    await Agreement(pool, gateway, macs).begin()
     watching = asyncio.get_running_loop().create_task(macs.watch(pool))
     try:
         payouts = Payouts(pool, batcher, channels, funds=PayoutFunds(pool, gateway, registry))
-        yield Context(config, chosen, pool, batcher, posting, feed, store, deliverer, payouts)
+        changes = MerchantChanges(pool, macs, merchants, gateway)
+        yield Context(config, chosen, pool, batcher, posting, feed, store, deliverer, payouts, merchants, changes)
     finally:
         watching.cancel()
         with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, KeyFault):

@@ -23,7 +23,8 @@ class FundSnapshot(Answered):
     `outstanding_age_s`: the age of the oldest of these orders, in seconds.
     `stuck`: number of orders that need an operator. `parked`: number of orders that the accounts of their merchants do
     not take; `parked_age_s`: the age of the oldest of them. `own_transfer_age_s`, `dispute_age_s`: the age of the
-    oldest own transfer and of the oldest dispute without an end.
+    oldest own transfer and of the oldest dispute without an end. `calendar_differs`: 1 if the account service has
+    another calendar.
     """
 
     answers: dict[str, int] = msgspec.field(default_factory=dict)  # kind, answer
@@ -38,6 +39,7 @@ class FundSnapshot(Answered):
     parked_age_s: float = 0.0
     own_transfer_age_s: float = 0.0
     dispute_age_s: float = 0.0
+    calendar_differs: int = 0
 
     def add(self, other: "FundSnapshot") -> None:
         """Add the counters and gauges of another worker."""
@@ -55,10 +57,11 @@ class FundSnapshot(Answered):
         self.parked_age_s = max(self.parked_age_s, other.parked_age_s)
         self.own_transfer_age_s = max(self.own_transfer_age_s, other.own_transfer_age_s)
         self.dispute_age_s = max(self.dispute_age_s, other.dispute_age_s)
+        self.calendar_differs = max(self.calendar_differs, other.calendar_differs)
 
     def forget_gauges(self) -> None:
         super().forget_gauges()
-        self.waiting = self.outstanding = self.stuck = self.parked = 0
+        self.waiting = self.outstanding = self.stuck = self.parked = self.calendar_differs = 0
         self.outstanding_age_s = self.parked_age_s = self.own_transfer_age_s = self.dispute_age_s = 0.0
 
 

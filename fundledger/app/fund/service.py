@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -18,6 +19,7 @@ from fundledger.client.account_service import AccountService
 from fundledger.client.types import Voucher
 from fundledger.database.statements import load
 from fundledger.fund.account_gateway import AccountGateway, GatewayFault
+from fundledger.fund.agreement import Agreement
 from fundledger.fund.batcher import OrderBatcher
 from fundledger.fund.model.change import ChangeKind
 from fundledger.fund.model.ids import Ids
@@ -26,7 +28,9 @@ from fundledger.fund.model.posting_result import PostingResult
 from fundledger.fund.poster import Posting
 from fundledger.fund.store.changes import Changes
 from fundledger.fund.store.channels import Channels, automatic
+from fundledger.fund.store.holidays import apply_holidays
 from fundledger.fund.store.macs import OrderMacs, Tampered
+from fundledger.fund.store.merchant_changes import MerchantChanges
 from fundledger.fund.store.merchants import Merchants
 from fundledger.fund.store.persons import Persons
 from fundledger.jobs.runner import JobRunner
@@ -91,12 +95,24 @@ class FundService(Worker):
         self.feed = feed
         self.gateway = MeasuredGateway(accounts, self.metrics)
         self.macs = macs
-        self.merchants = Merchants(pool, self.gateway, macs)
+        self.agreement = Agreement(pool, self.gateway, macs)
+        weekend = settings.weekend_days()
+        self.merchants = Merchants(pool, self.gateway, macs, weekend=weekend, ensure=self.agreement.ensure)
+        self.merchant_changes = MerchantChanges(pool, macs, self.merchants, self.gateway)
         self.persons = Persons(pool, macs)
         self.ids = ids
         self.posting = Posting(pool, self.gateway, ids, macs)
         self.channels = Channels(pool, macs, automatic(settings.channel_urls()))
-        self.changes = Changes(pool, macs, {ChangeKind.CHANNEL: self.channels.apply})
+        self.changes = Changes(
+            pool,
+            macs,
+            {
+                ChangeKind.CHANNEL: self.channels.apply,
+                ChangeKind.MERCHANT: self.merchant_changes.apply_patch,
+                ChangeKind.FEE_RULE: self.merchant_changes.apply_fee_rule,
+                ChangeKind.HOLIDAYS: partial(apply_holidays, macs=macs),
+            },
+        )
         self.batcher = OrderBatcher(
             pool, self.posting, self.merchants, self.channels, batch_max=batch_max, wait_s=wait_s, due_s=due_s
         )
@@ -109,7 +125,8 @@ class FundService(Worker):
         return super().module(authorization) or self.persons.identity(authorization)
 
     def permits(self, module: str, role: str) -> bool:
-        return not is_person(module) or self.persons.has_role(module, role)
+        """Return whether a caller may send a request for which a person needs `role`, or one of `ROLE or ROLE`."""
+        return not is_person(module) or any(self.persons.has_role(module, each) for each in role.split(" or "))
 
     async def reading(self, read: Callable[[], Awaitable[Found]]) -> Found:
         """Run a read of the database.
@@ -128,11 +145,12 @@ class FundService(Worker):
         return fund_supervisor_socket(self.run_dir)
 
     async def open(self) -> None:
-        """Open the account client, and read recent fee rules, all persons and all channels. Raises asyncpg's errors.
+        """Open the account client, compare the calendars, and read recent fee rules, all persons and all channels.
 
-        The account service need not be available.
+        The account service need not be available. Raises CalendarDiffers, KeyFault, and asyncpg's errors.
         """
         await self._accounts.open()
+        await self.agreement.begin()
         await self.merchants.look()
         await self.persons.look()
         await self.channels.look()
@@ -140,14 +158,15 @@ class FundService(Worker):
     async def watch(self) -> None:
         """Run the background tasks of each worker (`Worker.watch`) and those of the fund service.
 
-        The tasks of the fund service read new fee rules, persons and channels, count outstanding orders, report overdue
-        jobs and store findings.
+        The tasks of the fund service read changes of merchants, fee rules, persons and channels, compare the calendars,
+        count outstanding orders, report overdue jobs and store findings.
         """
         async with asyncio.TaskGroup() as group:
             group.create_task(super().watch())
-            group.create_task(again(lambda: _watch("fee rules", self.merchants.watch)))
+            group.create_task(again(lambda: _watch("merchants", self.merchants.watch)))
             group.create_task(again(lambda: _watch("persons", self.persons.watch)))
             group.create_task(again(lambda: _watch("channels", self.channels.watch)))
+            group.create_task(again(self.agreement.watch))
             group.create_task(again(self._look))
             group.create_task(self.runner.run())
             group.create_task(again(lambda: self.macs.watch(self.pool)))
@@ -171,6 +190,7 @@ class FundService(Worker):
         now = self.metrics.now
         now.posting = self.posting.counted
         now.waiting = self.batcher.waiting
+        now.calendar_differs = int(self.agreement.differs)
         now.jobs = self.runner.counted()
         now.feed_lag_s = self.feed.lag_s
         set_gauges(self, now)

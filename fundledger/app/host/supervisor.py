@@ -10,9 +10,11 @@ from typing import Any, Final, TypeVar
 
 import asyncpg
 
+from fundledger.accounting_days import CalendarDiffers
 from fundledger.app.console.terminal import say
 from fundledger.app.fund.channel_tokens import channel_tokens, make_simulator_token
 from fundledger.app.host.banner import Running, banner
+from fundledger.app.host.calendars import agree_on_calendar
 from fundledger.app.host.dev_persons import DEV_PERSON_FILES, make_dev_persons
 from fundledger.app.host.log_file import LogFile
 from fundledger.app.host.postgres.databases import Dsns, migrate_account, migrate_fund
@@ -58,7 +60,7 @@ class Supervisor:
             async with contextlib.AsyncExitStack() as ending:
                 ending.callback(lock(self._settings.data_dir).close)
                 await self._serve(ending)
-        except (KeyFault, PostgresFault, SchemaFault) as fault:
+        except (KeyFault, PostgresFault, SchemaFault, CalendarDiffers) as fault:
             raise CannotServe(str(fault)) from None
         except (OSError, asyncpg.PostgresError) as error:
             # The cause is outside: a full disk, a missing permission. Later faults are handled where they occur.
@@ -142,6 +144,8 @@ class Supervisor:
         done = await migrate_account(dsns.account, settings)
         if dsns.fund is not None:
             done += await migrate_fund(dsns.fund, settings)
+            if not settings.account_url:
+                await agree_on_calendar(dsns.fund, settings)
             if settings.profile == "dev":
                 await make_dev_persons(dsns.fund, settings)
         # The DSN files are for the operator's tools. The services use roles with fewer rights.

@@ -22,6 +22,7 @@ import uvloop
 from aiohttp import web
 from aiohttp.web_request import BaseRequest
 
+from fundledger.accounting_days import CalendarDiffers
 from fundledger.app.console.logs import Format, configure_logs
 from fundledger.app.http.metrics.counters import Answered
 from fundledger.app.http.routing import Router, answer
@@ -31,7 +32,7 @@ from fundledger.app.http.wire.protocol import KEEPALIVE_S, FastPath, PaymentProt
 from fundledger.app.http.worker import Worker
 from fundledger.security.keys import KeyFault
 
-CANNOT_START: Final = (OSError, KeyFault, asyncpg.PostgresError, asyncpg.InterfaceError)
+CANNOT_START: Final = (OSError, KeyFault, CalendarDiffers, asyncpg.PostgresError, asyncpg.InterfaceError)
 CONFIG_BYTES_MAX: Final = 1 << 20
 BACKLOG: Final = 1024
 END_S: Final = 5.0

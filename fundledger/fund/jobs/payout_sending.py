@@ -15,6 +15,7 @@ from aiolimiter import AsyncLimiter
 from fundledger.fund.account_gateway import GatewayFault
 from fundledger.fund.channels.channel import Channel, ChannelAway, ChannelFault, Payout, Standing
 from fundledger.fund.jobs.payout_funds import PayoutFunds
+from fundledger.fund.jobs.payout_holds import held
 from fundledger.fund.jobs.stuck import mark_stuck, problem
 from fundledger.fund.model.answer import Answer, Taken
 from fundledger.fund.model.order import REFUNDS, Kind, Order, State
@@ -233,13 +234,16 @@ class PayoutSender:
 
     async def _may_send_again(self, sending: Sending) -> bool:
         """Return whether a payout that the channel reports as absent is still that of the order and of its voucher, and
-        the service still sends the payouts of the channel.
+        the service still sends the payouts of the channel and of the merchant.
         """
         row = await self._pool.fetchrow(SQL["payouts_order"], sending.order_id)
         if row is None:
             return False
         terms = self._name, sending.currency, Kind(sending.kind)
         if self._funds is not None and not await self._funds.is_sent_by_service(*terms):
+            return False
+        is_withdrawal = sending.kind == Kind.WITHDRAWAL
+        if is_withdrawal and await held(self._pool, self._batcher.macs, [row["merchant"]]):
             return False
         order = await self.matching_order(order_from(row))
         if order is None:

@@ -18,6 +18,7 @@ import msgspec
 
 from fundledger.fund.channels.channel import Channel
 from fundledger.fund.jobs.payout_funds import PayoutFunds
+from fundledger.fund.jobs.payout_holds import held
 from fundledger.fund.jobs.payout_sending import Ends, Pace, PayoutSender, Sending
 from fundledger.fund.model.order import REFUNDS, Kind, Order, State
 from fundledger.fund.store.mac_layouts import PAYOUT, fields_of_payout, is_of, payout_fields
@@ -97,10 +98,10 @@ class ChannelPayouts:
         """
         self.sender.check = check
         done = 0
-        for kinds, statement in ((REFUNDS, "payouts_next_refunds"), ({Kind.WITHDRAWAL}, "payouts_next")):
+        for kinds in (REFUNDS, frozenset({Kind.WITHDRAWAL})):
             done += await self._in_chunks(self._due(kinds), self.sender.poll)
             if self._answers:
-                done += await self._in_chunks(partial(self._new, statement, set()), self.sender.send)
+                done += await self._in_chunks(partial(self._new, kinds, set(), set()), self.sender.send)
         return done
 
     def _due(self, kinds: Collection[Kind]) -> Callable[[], Awaitable[list[asyncpg.Record]]]:
@@ -119,22 +120,29 @@ class ChannelPayouts:
 
         return due
 
-    async def _new(self, statement: str, unfunded: set[str]) -> list[asyncpg.Record]:
-        """Record a chunk of orders as `sent`, and return their payouts. `statement`: the statement that selects orders.
-        `unfunded`: the currencies to leave out, to which currencies are added in which the channel cannot pay out now.
+    async def _new(self, kinds: Collection[Kind], unfunded: set[str], holding: set[str]) -> list[asyncpg.Record]:
+        """Record a chunk of orders of these kinds as `sent`, and return their payouts. `unfunded`: the currencies to
+        leave out, to which currencies are added in which the channel cannot pay out now. `holding`: the same for
+        merchants that get no payouts now. The refunds of such a merchant are sent, because payers wait for them.
         """
+        is_held = Kind.WITHDRAWAL in kinds
+        statement = "payouts_next" if is_held else "payouts_next_refunds"
         while True:
-            rows = await self._pool.fetch(SQL[statement], self._name, self._pace.chunk, sorted(unfunded))
+            left_out = [sorted(unfunded), sorted(holding)] if is_held else [sorted(unfunded)]
+            rows = await self._pool.fetch(SQL[statement], self._name, self._pace.chunk, *left_out)
             orders = [order_from(row) for row in rows]
-            before = len(unfunded)
+            before = len(unfunded) + len(holding)
+            if is_held:
+                holding.update(await held(self._pool, self._batcher.macs, [order.merchant for order in orders]))
+                orders = [order for order in orders if order.merchant not in holding]
             if self._funds is not None and orders:
                 orders, more = await self._funds.payable(self._name, orders)
                 unfunded.update(more)
             matching = await asyncio.gather(*map(self.sender.matching_order, orders))
             if any(matching):
                 return await self._claim([order for order in matching if order is not None])
-            # Orders in other currencies may come after orders that the channel cannot pay out now.
-            if len(unfunded) == before:
+            # Orders in other currencies, or of other merchants, may come after orders that cannot be paid out now.
+            if len(unfunded) + len(holding) == before:
                 return []
 
     async def _claim(self, orders: list[Order]) -> list[asyncpg.Record]:

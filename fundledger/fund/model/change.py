@@ -11,6 +11,9 @@ class ChangeKind(StrEnum):
     """The subject of a change."""
 
     CHANNEL = "channel"
+    MERCHANT = "merchant"
+    FEE_RULE = "fee_rule"
+    HOLIDAYS = "holidays"
 
 
 class ChangeState(StrEnum):

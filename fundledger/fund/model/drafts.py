@@ -25,6 +25,7 @@ from fundledger.fund.model.order import (
 )
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.model.requests import Request
+from fundledger.fund.model.settlement import SettlementDates
 from fundledger.fund.model.transitions import FIRST
 
 _NO_PARTIES: Final[Mapping[str, Merchant]] = {}
@@ -34,9 +35,10 @@ class Draft(msgspec.Struct):
     """An order before it is inserted, or before it is approved. Reserved amounts are set later, in
     store/reservations.py. `request`: None if the order exists.
 
-    `debitable`: for a kind of `CHARGING`, the amount that it can debit to the merchant's available balance. `reserves`:
-    a plain insert of the order is not possible, because its merchant owes or its reference of the channel exists.
-    `division`: for a split refund or chargeback, the amount of each merchant, None for a division in proportion.
+    `debitable`: for a kind of `CHARGING` or a withdrawal of all, the amount that it can debit to the merchant's
+    available balance. `reserves`: a plain insert of the order is not possible, because its merchant owes or its
+    reference of the channel exists. `division`: for a split refund or chargeback, the amount of each merchant, None for
+    a division in proportion.
 
     `former`: the former (unkeyed) id of the order, see `fund.model.ids`. `former_of`: the former id of the order to
     which this order refers. Both are None if the database has no orders with former ids.
@@ -70,10 +72,13 @@ def draft_of(
     at: datetime,
     due_s: float,
     ids: Ids,
+    dates: SettlementDates | None = None,
     parties: Mapping[str, Merchant] = _NO_PARTIES,
 ) -> "Draft | Refusal":
     """Return the draft of a request that `module` sent at the time `at`, or a refusal: MERCHANT_NOT_FOUND,
-    CURRENCY_MISMATCH or WITHDRAWAL_LIMIT_EXCEEDED. `due_s`: seconds until the recoverer takes the order.
+    CURRENCY_MISMATCH or WITHDRAWAL_LIMIT_EXCEEDED. `due_s`: seconds until the recoverer takes the order. `dates`: the
+    due days of payments that are settled later; None: they get none. The reservation decides the amount of a withdrawal
+    of all.
 
     `merchant`: the merchant of the order. None if the merchant does not exist, or if the order belongs to the platform.
     `parties`: the merchants of the parts of a split payment, as far as they exist.
@@ -116,8 +121,10 @@ def draft_of(
         case requests.Payment():
             order.channel, order.channel_ref, order.settle = request.channel, request.channel_ref, request.settle
             _charge(order, merchant, "payment")
+            if order.settle == "later" and dates is not None and merchant is not None:
+                order.settle_on = dates.due(merchant, at)
         case requests.Withdrawal():
-            order.channel = request.channel
+            order.channel, order.takes_all = request.channel, request.all
             _charge(order, merchant, "withdrawal")
             if order.amount + order.fee > requests.AMOUNT_MAX:
                 detail = f"amount and fee of {order.fee} exceed {requests.AMOUNT_MAX}"
@@ -136,12 +143,8 @@ def draft_of(
         case requests.Adjustment():
             order.direction, order.reason, order.against = request.direction, request.reason, request.against
             order.module = who(module, request.person)
-        case requests.ChannelCost():
-            order.channel = request.channel
         case requests.BankDifference():
             order.channel, order.direction, order.reason = request.channel, request.direction, request.reason
-        case requests.WriteOff():
-            order.reason = request.reason
         case split_requests.SplitPayment():
             _split(order, request, parties)
         case _:
@@ -159,6 +162,10 @@ def further_terms(order: Order, request: Request, merchant: Merchant | None) -> 
     Return the kind, merchant and number of the order to which it refers, or None.
     """
     match request:
+        case requests.WriteOff():
+            order.reason = request.reason
+        case requests.ChannelCost():
+            order.channel = request.channel
         case split_requests.SplitRefund():
             return Kind.SPLIT_PAYMENT, order.merchant, request.of_order_no
         case split_requests.SplitChargeback():

@@ -89,6 +89,24 @@ def _half_up(numerator: int, denominator: int) -> int:
     return (2 * numerator + denominator) // (2 * denominator)
 
 
+def largest_with_fee(rule: FeeRule | None, budget: int) -> int:
+    """Return the largest amount that, together with its fee and the tax on it, is at most `budget`, or 0 if there is
+    none. A higher tier may charge less than a lower one, so the tiers are searched from the highest to the lowest.
+    """
+    bounds = sorted({1, *([] if rule is None else [tier.from_amount for tier in rule.tiers])})
+    most = budget
+    for least in reversed(bounds):
+        if least <= most and least + charge_of(rule, least)[0] <= budget:
+            low, high = least, most
+            while low < high:
+                # Within a tier, the sum of amount and fee never falls.
+                middle = (low + high + 1) // 2
+                low, high = (middle, high) if middle + charge_of(rule, middle)[0] <= budget else (low, middle - 1)
+            return low
+        most = min(most, least - 1)
+    return 0
+
+
 def choose(
     rules: Iterable[FeeRule],
     merchant: str,

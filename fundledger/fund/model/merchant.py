@@ -1,15 +1,48 @@
-"""Model of the fund service: a merchant with its currency, fee rules, withdrawal limit and settlement calendar."""
+"""Model of the fund service: a merchant with its currency, fee rules, withdrawal limit, settlement calendar and state.
+Pure.
+"""
 
-from datetime import datetime
+from datetime import datetime, time
+from enum import StrEnum
+from typing import Final
 
 import msgspec
 
 from fundledger.fund.model.fees import FeeRule
+from fundledger.fund.model.order import FACTS, Kind
+from fundledger.fund.model.refusal import Code, Refusal
+
+CLOSING: Final = "job:closing"
+"""The requester of the final settlement and of the final withdrawal of a merchant that closes. No module has this
+name.
+"""
+
+
+class MerchantState(StrEnum):
+    """The state of a merchant. In each state, facts are taken: payments and chargebacks.
+
+    `suspended`: refunds, settlements, withdrawals and transfers are refused, and no withdrawal is sent. `closing`: the
+    same, and reserve holds, but the final settlement and the final withdrawal are made. `closed`: the accounts are
+    closed, so facts are parked, and every other order is refused.
+    """
+
+    OPEN = "open"
+    SUSPENDED = "suspended"
+    CLOSING = "closing"
+    CLOSED = "closed"
+
+
+_PAYING: Final = frozenset({Kind.REFUND, Kind.SPLIT_REFUND, Kind.SETTLEMENT, Kind.WITHDRAWAL, Kind.TRANSFER})
+"""Kinds of orders by which money leaves a merchant, or becomes withdrawable, at the merchant's request."""
 
 
 class Merchant(msgspec.Struct, frozen=True):
-    """A merchant. `withdrawal_limit`: the most that can be withdrawn per day (UTC), in minor units. `fee_rules`: the
-    merchant's own rules, and the rules for all merchants.
+    """A merchant. `withdrawal_limit`: the most that can be withdrawn per day, in minor units. `fee_rules`: the
+    merchant's own rules, and the rules for all merchants. `version`: the number of events in its history.
+
+    `settlement_days`: the working days from a payment to its settlement. None: the payment is settled on the next day
+    of the calendar. `settlement_cut`: the local time of day at which a day of payments ends. None: the cut of the
+    accounting calendar. `settlement_region`: whose holidays apply. None: those of the currency.
     """
 
     id: str
@@ -20,3 +53,29 @@ class Merchant(msgspec.Struct, frozen=True):
     created_at: datetime
     digest: bytes
     fee_rules: list[FeeRule]
+    state: MerchantState = MerchantState.OPEN
+    settlement_days: int | None = None
+    settlement_cut: time | None = None
+    settlement_region: str | None = None
+    final_channel: str | None = None
+    version: int = 0
+
+    @property
+    def region(self) -> str:
+        """The region whose holidays apply to settlements."""
+        return self.settlement_region or self.currency
+
+
+def refusal_in(state: str, merchant: str, kind: Kind, module: str) -> Refusal | None:
+    """Return why a merchant in this state gets no order of this kind from a requester, or None if it may get one."""
+    if state == MerchantState.OPEN or kind in FACTS:
+        return None
+    if state == MerchantState.CLOSED:
+        return Refusal(Code.MERCHANT_CLOSED, f"merchant {merchant} is closed", "merchant")
+    if state == MerchantState.CLOSING:
+        if kind not in _PAYING | {Kind.RESERVE_HOLD} or module == CLOSING:
+            return None
+        return Refusal(Code.MERCHANT_CLOSED, f"merchant {merchant} is being closed", "merchant")
+    if kind not in _PAYING:
+        return None
+    return Refusal(Code.MERCHANT_SUSPENDED, f"merchant {merchant} is suspended", "merchant")

@@ -1,7 +1,7 @@
 """Model of the fund service: orders, with their kinds, their states, and their former unkeyed ids."""
 
 import hashlib
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Final
 from uuid import UUID
@@ -52,6 +52,10 @@ class Kind(StrEnum):
     SPLIT_REFUND = "split_refund"
     SPLIT_CHARGEBACK = "split_chargeback"
     CHANNEL_INVOICE = "channel_invoice"
+
+
+TAKE_ALL_ATTEMPTS_MAX: Final = 3
+"""The maximum number of further attempts to post a withdrawal of all. Each attempt has another amount and voucher."""
 
 
 RECEIPTS: Final[dict[Kind, str]] = {
@@ -210,6 +214,8 @@ class Order(msgspec.Struct):
     tax: int = 0
     parts: list[SplitPart] | None = None
     period: str | None = None
+    settle_on: date | None = None
+    takes_all: bool = False
 
 
 def has_end(order: Order) -> bool:

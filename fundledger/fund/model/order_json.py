@@ -2,6 +2,7 @@
 feed and webhooks.
 """
 
+from datetime import date
 from typing import Annotated
 
 import msgspec
@@ -147,6 +148,12 @@ class Order(msgspec.Struct):
     )
     invoice_no: Annotated[str, about("of an invoice of a channel: its number")] | UnsetType = UNSET
     period: Annotated[Month, about("of an invoice of a channel, or of its payment: the month")] | UnsetType = UNSET
+    settle_on: Annotated[date, about("of a payment that is settled later: the day on which it is due")] | UnsetType = (
+        UNSET
+    )
+    takes_all: (
+        Annotated[bool, about("of a withdrawal: its amount was decided from the available balance")] | UnsetType
+    ) = UNSET
 
 
 class Event(msgspec.Struct):
@@ -228,4 +235,6 @@ def _published(order: StoredOrder) -> Order:
         UNSET,
         UNSET,
         UNSET if order.period is None else order.period,
+        UNSET if order.settle_on is None else order.settle_on,
+        order.takes_all or UNSET,
     )

@@ -4,17 +4,21 @@ A request is refused if an order with the same order number and other content ex
 """
 
 import hashlib
+from datetime import date
 from typing import Annotated, ClassVar, Final, Literal
 
 import msgspec
 
+from fundledger.fund.model.days import FIRST, LAST
 from fundledger.fund.model.fees import FeeReturn, TaxMode
 from fundledger.fund.model.order import PLATFORM, Kind
 
 AUTO: Final = "auto-"
-"""Prefix of the order numbers of automatic settlements. Requests cannot use this prefix."""
+"""Prefix of the order numbers of automatic settlements, and of the final orders of merchants that close."""
 AMOUNT_MAX: Final = 2**53 - 1
 BATCH_MAX: Final = 5000
+DAYS_MAX: Final = 60
+"""The maximum of `settlement_days`."""
 
 Amount = Annotated[int, msgspec.Meta(ge=1, le=AMOUNT_MAX, description="in minor units")]
 Part = Annotated[int, msgspec.Meta(ge=0, le=AMOUNT_MAX, description="in minor units")]
@@ -24,6 +28,13 @@ SettlementNo = Annotated[
     str,
     msgspec.Meta(
         pattern=r"^(?!auto-)[A-Za-z0-9:_./-]{1,64}\Z", description="the merchant's own number; `auto-` is reserved"
+    ),
+]
+WithdrawalNo = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^(?!auto-close-)[A-Za-z0-9:_./-]{1,64}\Z",
+        description="the merchant's own number; `auto-close-` is reserved",
     ),
 ]
 ChannelName = Annotated[
@@ -39,6 +50,14 @@ Ticket = Annotated[
     str,
     msgspec.Meta(max_length=1024, pattern=r"^[^\x00]*\Z", description="accepted and ignored in this version"),
 ]
+Region = Annotated[
+    str,
+    msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,32}\Z", description="a currency, a country, or another name for holidays"),
+]
+LocalTime = Annotated[
+    str, msgspec.Meta(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]\Z", description="local time of day, in whole minutes")
+]
+SettlementDays = Annotated[int, msgspec.Meta(ge=0, le=DAYS_MAX, description="working days")]
 BasisPoints = Annotated[int, msgspec.Meta(ge=0, le=10000, description="hundredths of a percent")]
 Month = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])\Z", description="a month, YYYY-MM")]
 
@@ -97,22 +116,43 @@ class Refund(Request, kw_only=True):
     amount: Amount
 
 
+def require_day(day: date) -> None:
+    """Raise ValueError if a day is too early or too late for the calendar."""
+    if not FIRST <= day <= LAST:
+        raise ValueError(f"day must be within {FIRST} to {LAST}")
+
+
 class Settlement(Request, kw_only=True):
     """A settlement of payments with `settle: later`, oldest first. Without `amount`, all of these payments
-    are settled.
+    are settled. With `day`, only payments that are due on or before this day are settled.
     """
 
     kind: ClassVar[Kind] = Kind.SETTLEMENT
     order_no: SettlementNo
     merchant: MerchantId
     amount: Amount | None = None
+    day: Annotated[date, msgspec.Meta(description="only payments with `settle_on` up to this day")] | None = None
+
+    def __post_init__(self) -> None:
+        if self.day is not None:
+            require_day(self.day)
 
 
 class Withdrawal(Request, kw_only=True):
+    """A withdrawal of `amount`. With `all` instead, the amount is what remains of the available balance after the
+    merchant's debt and the fee. A replay has the amount that was decided first.
+    """
+
     kind: ClassVar[Kind] = Kind.WITHDRAWAL
+    order_no: WithdrawalNo
     merchant: MerchantId
-    amount: Amount
+    amount: Amount | None = None
     channel: ChannelName
+    all: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.amount is None) is not self.all:
+            raise ValueError("send either `amount`, or `all` as true")
 
 
 class PayoutReturn(Request, kw_only=True):
@@ -259,20 +299,28 @@ class Fee(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
 
 
 Calendar = Literal["manual", "daily", "weekly", "monthly"]
+MerchantName = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=r"^[^\x00]*\Z")]
 
 
 class MerchantRequest(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """A new merchant. `fee` applies to payments, `withdrawal_fee` to withdrawals. `withdrawal_limit` is per day (UTC).
+    """A new merchant. `fee` applies to payments, `withdrawal_fee` to withdrawals. `withdrawal_limit` is per day.
     `settlement`: when pending payments are settled automatically (weekly: on Mondays, monthly: on the first).
+
+    `settlement_days`: the working days from a payment to its settlement; without it, a payment is settled on the next
+    day of the calendar. `settlement_cut`: the local time at which a day of payments ends; without it, the cut of the
+    accounting date. `settlement_region`: whose holidays apply; without it, those of the currency.
     """
 
     id: MerchantId
-    name: Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=r"^[^\x00]*\Z")]
+    name: MerchantName
     currency: Currency
     fee: Fee | None = None
     withdrawal_fee: Fee | None = None
     withdrawal_limit: Part | None = None
     settlement: Calendar = "manual"
+    settlement_days: SettlementDays | None = None
+    settlement_cut: LocalTime | None = None
+    settlement_region: Region | None = None
 
     def digest(self) -> bytes:
         return hashlib.sha256(b"merchant|" + _encode(self)).digest()

@@ -17,13 +17,13 @@ WITH told AS (
     -- The ids are repeated as an array, so that a plan made while the table was empty also uses the primary key.
     WHERE o.id = t.id AND o.id = ANY (ARRAY(SELECT i.id FROM told i)) AND o.state = 'posting'
       AND o.attempt = t.attempt AND o.layout = t.layout
-    RETURNING o.id, o.seq, o.kind, o.merchant, o.state, o.amount, o.fee, o.tax, o.settle, o.problem, t.mac_key, t.sums_mac
+    RETURNING o.id, o.seq, o.kind, o.merchant, o.state, o.amount, o.fee, o.tax, o.settle, o.settle_on, o.problem, t.mac_key, t.sums_mac
 ), outbox AS (
     INSERT INTO fund.events (order_id, merchant, kind, state, detail, at)
     SELECT m.id, m.merchant, m.kind, m.state, m.problem, clock_timestamp() FROM marked m ORDER BY m.seq
 ), unsettled AS (
-    INSERT INTO fund.payments (order_id, merchant, seq, amount, fee, settled, fee_settled, mac_key, mac, tax)
-    SELECT m.id, m.merchant, m.seq, m.amount, m.fee, 0, 0, m.mac_key, m.sums_mac, m.tax FROM marked m
+    INSERT INTO fund.payments (order_id, merchant, seq, amount, fee, settled, fee_settled, mac_key, mac, tax, settle_on)
+    SELECT m.id, m.merchant, m.seq, m.amount, m.fee, 0, 0, m.mac_key, m.sums_mac, m.tax, m.settle_on FROM marked m
     WHERE m.kind = 'payment' AND m.settle = 'later' AND m.state = 'posted'
 )
 SELECT m.id, m.state FROM marked m

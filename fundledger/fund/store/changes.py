@@ -88,7 +88,8 @@ class Changes:
                 if not may_approve(change.maker, checker):
                     detail = f"{change.maker} requested this change; a different module or person has to approve it"
                     return Refusal(Code.APPROVAL_NEEDS_ANOTHER, detail)
-                no = await self._appliers[change.kind](connection, change)
+                # The appliers record who approved.
+                no = await self._appliers[change.kind](connection, msgspec.structs.replace(change, checker=checker))
                 _require_none(no)
                 return await self._decide(connection, change, ChangeState.APPLIED, checker)
         except Refused as refused:

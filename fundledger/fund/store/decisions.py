@@ -12,16 +12,23 @@ import msgspec
 from fundledger.fund.model.answer import OrderFault
 from fundledger.fund.model.drafts import Draft, payment_of
 from fundledger.fund.model.fees import part_of
-from fundledger.fund.model.merchant import Merchant
+from fundledger.fund.model.merchant import Merchant, refusal_in
 from fundledger.fund.model.order import RECEIPTS, Kind, Order, State
 from fundledger.fund.model.refusal import Code, Refusal
-from fundledger.fund.model.requests import AMOUNT_MAX, PayoutReturn
-from fundledger.fund.store import debts, sums
-from fundledger.fund.store.mac_layouts import Day, Progress
+from fundledger.fund.model.requests import PayoutReturn
+from fundledger.fund.store import debts
+from fundledger.fund.store.mac_layouts import Progress
 from fundledger.fund.store.split_parts import Parts
 
 Receipt = tuple[str, str, str]
 """A channel, its reference of a movement of money, and the direction of the movement: `in`, `out` or `invoice`."""
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """The state and the daily withdrawal limit of a merchant."""
+
+    state: str
+    withdrawal_limit: int | None
 
 
 class Locked(msgspec.Struct):
@@ -33,7 +40,8 @@ class Locked(msgspec.Struct):
     reversed, as (payment, amount, fee, tax). `won`: what won disputes brought back of chargebacks and lost disputes.
 
     `unverified`: error texts by order id, for orders that have a row with a wrong MAC. `unverified_merchants` and
-    `unverified_debts`: error texts by merchant id, for merchants whose row or debt has a wrong MAC.
+    `unverified_debts`: error texts by merchant id, for merchants whose row or debt has a wrong MAC. `terms`: the state
+    and the daily limit of merchants, by id. For refunds, the rows are read without a lock.
 
     `parts`: the parts of split payments, by id of the payment. `paid`: the paid amounts of invoices of channels, by id
     of the invoice; an invoice that is missing is unpaid.
@@ -52,6 +60,7 @@ class Locked(msgspec.Struct):
     won: dict[UUID, int] = {}
     parts: dict[UUID, Parts] = {}
     paid: dict[UUID, int] = {}
+    terms: dict[str, Terms] = {}
 
 
 class Changes(msgspec.Struct):
@@ -320,33 +329,10 @@ def irreversible(original: Order, locked: Locked) -> Refusal | OrderFault | None
     return None
 
 
-def withdraw(
-    order: Order, merchant: Merchant | None, withdrawn: dict[Day, int], locked: Locked
-) -> Refusal | OrderFault | None:
-    """Reserve a withdrawal from the daily limit. Its voucher also repays the whole debt of the merchant, so that the
-    merchant can withdraw only the rest.
-    """
-    key = sums.day_of(order)
-    if key not in withdrawn:
-        detail = f"the withdrawn amount of merchant {key[0]} on {key[1]} does not match its MAC"
-        return OrderFault(detail, tampered=True)
-    limit = None if merchant is None else merchant.withdrawal_limit
-    if limit is not None and withdrawn[key] + order.amount > limit:
-        detail = f"{withdrawn[key]} of the daily limit of {limit} are already withdrawn"
-        return Refusal(Code.WITHDRAWAL_LIMIT_EXCEEDED, detail, "amount")
-    if order.merchant in locked.unverified_debts:
-        return OrderFault(locked.unverified_debts[order.merchant], tampered=True)
-    if order.merchant in locked.undecided:
-        # If the outcome increases the debt, this withdrawal would take money that the merchant owes.
-        detail = f"an order that may change the debt of merchant {order.merchant} is in progress"
-        return Refusal(Code.DEBT_IN_PROGRESS, detail)
-    owed = locked.debts.get(order.merchant, 0)
-    if order.amount + order.fee + owed > AMOUNT_MAX:
-        return Refusal(Code.DEBT_EXCEEDED, f"amount, fee and the debt of {owed} exceed {AMOUNT_MAX}", "amount")
-    order.set_off = owed
-    locked.debts[order.merchant] = 0
-    withdrawn[key] += order.amount
-    return None
+def in_state(order: Order, locked: Locked) -> Refusal | None:
+    """Return a refusal if the state of the merchant does not permit the order."""
+    terms = locked.terms.get(order.merchant)
+    return None if terms is None else refusal_in(terms.state, order.merchant, order.kind, order.module)
 
 
 def return_payout(draft: Draft, locked: Locked, changes: Changes) -> Refusal | None:

@@ -95,7 +95,7 @@ def clear(draft: Draft, locked: Locked, changes: Changes) -> Refusal | None:
         # The merchant has this amount: another merchant, or the platform, would bear it a second time.
         detail = f"{locked.won[parked.id]} of the order came back as a won dispute; release the order instead"
         return Refusal(Code.ORDER_NOT_PARKED, detail, "of_order_no")
-    if parked.from_pending:
+    if order.direction == "out" and parked.from_pending:
         # The merchant still has the pending part, and no other order would ever take it.
         detail = f"{parked.from_pending} of the order is pending money of its merchant; release the order instead"
         return Refusal(Code.ORDER_NOT_PARKED, detail, "of_order_no")

@@ -26,8 +26,21 @@ PERSON: Final = b"person_1"
 CHANNEL: Final = b"channel1"
 CHANGE: Final = b"change_1"
 PART: Final = b"splitpt1"
+CALENDAR: Final = b"calendr1"
+END: Final = b"end____1"
+HOLIDAY: Final = b"holiday1"
+MERCHANT_EVENT: Final = b"mrchevt1"
 Day = tuple[str, date]
-"""A pair of a merchant and a day (UTC)."""
+"""A pair of a merchant and a day."""
+MERCHANT_DEFAULTS: Final[dict[str, object]] = {
+    "final_channel": None,
+    "settlement_cut": None,
+    "settlement_days": None,
+    "settlement_region": None,
+    "state": "open",
+    "version": 0,
+}
+"""Columns of a merchant that were added after the layout, with their defaults, by name. The names are sorted."""
 
 
 class Progress(msgspec.Struct):
@@ -52,6 +65,7 @@ class Progress(msgspec.Struct):
     tax: int = 0
     tax_settled: int = 0
     tax_returned: int = 0
+    settle_on: date | None = None
 
     @property
     def unsettled(self) -> int:
@@ -71,12 +85,12 @@ class Progress(msgspec.Struct):
             *(self.order_id.bytes, self.merchant, self.seq, self.amount, self.fee, self.settled, self.fee_settled),
             *(self.refunded, self.refunded_unsettled, self.fee_waived, self.fee_returned, self.charged_back),
             self.reversed,
-            *[(name, value) for name in _LATER_SUMS if (value := getattr(self, name)) != 0],
+            *[(name, value) for name, default in _LATER_SUMS.items() if (value := getattr(self, name)) != default],
         )
 
 
-_LATER_SUMS: Final = ("charged_back_unsettled", "tax", "tax_returned", "tax_settled")
-"""Columns of fund.payments that were added after the layout."""
+_LATER_SUMS: Final = {"charged_back_unsettled": 0, "settle_on": None, "tax": 0, "tax_returned": 0, "tax_settled": 0}
+"""Columns of fund.payments that were added after the layout, with their defaults, by name. The names are sorted."""
 
 
 class PartProgress(msgspec.Struct):
@@ -158,9 +172,35 @@ def debt_fields(row: Any) -> tuple[object, ...]:
 
 
 def merchant_fields(row: Any) -> tuple[object, ...]:
-    """Return the MAC fields of a merchant's row."""
+    """Return the MAC fields of a merchant's row. A column that was added later is covered by its name if it differs
+    from its default.
+    """
     money = row["currency"], row["settlement"], row["withdrawal_limit"]
-    return row["id"], row["name"], *money, row["digest"], microseconds(row["created_at"])
+    later = [(name, row[name]) for name, default in MERCHANT_DEFAULTS.items() if row[name] != default]
+    named = [later] if later else []
+    return row["id"], row["name"], *money, row["digest"], microseconds(row["created_at"]), *named
+
+
+def merchant_event_fields(row: Any) -> tuple[object, ...]:
+    """Return the MAC fields of a row of fund.merchant_events."""
+    change = None if row["change"] is None else row["change"].bytes
+    told = row["what"], row["body"], row["by"], row["approved_by"], row["why"], change
+    return row["merchant"], row["version"], *told, microseconds(row["at"])
+
+
+def calendar_fields(row: Any) -> tuple[object, ...]:
+    """Return the MAC fields of a row of fund.calendars."""
+    return row["from_day"].toordinal(), row["timezone"], row["cut"], microseconds(row["recorded_at"])
+
+
+def holiday_fields(row: Any) -> tuple[object, ...]:
+    """Return the MAC fields of a row of fund.holidays."""
+    return row["region"], row["day"].toordinal(), row["working"], row["name"], row["change"].bytes
+
+
+def end_fields(row: Any) -> tuple[object, ...]:
+    """Return the MAC fields of a row of fund.ends."""
+    return row["order_id"].bytes, row["ending"], row["day"].toordinal(), microseconds(row["at"])
 
 
 _LATER_TERMS: Final = (

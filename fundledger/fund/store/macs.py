@@ -19,7 +19,9 @@ import asyncpg
 import msgspec
 from msgspec.structs import fields
 
+from fundledger.fund.model.days import Days
 from fundledger.fund.model.order import Order, State
+from fundledger.fund.store.calendars import read_eras
 from fundledger.fund.store.findings import Finding, write_findings
 from fundledger.fund.store.mac_layouts import terms_of_part
 from fundledger.fund.store.queries import SQL
@@ -58,7 +60,7 @@ _fields_2: Final[Callable[[Order], tuple[object, ...]]] = attrgetter(
 )
 _LATER: Final = (
     *("against", "counter_ref", "counter_set_off", "counterparty", "end_set_off", "of_kind"),
-    *("parked_voucher_id", "parking", "parts", "period", "returned", "set_off", "tax"),
+    *("parked_voucher_id", "parking", "parts", "period", "returned", "set_off", "settle_on", "takes_all", "tax"),
 )
 """Columns that were added after the layouts. The MAC covers such a column only if it differs from its default, so that
 the MACs of earlier orders stay valid. The names are sorted.
@@ -79,11 +81,13 @@ class Tampered(Exception):
 class OrderMacs:
     """The MACs of a fund database. `trusted_until`: orders up to this seq may have no MAC, because they are older than
     MACs; None: every order needs a MAC. `unswept_until`: orders up to this seq may still have layout 1, and sums and
-    payouts may still have no MAC; None: the sweep is complete, and such a row does not verify.
+    payouts may still have no MAC; None: the sweep is complete, and such a row does not verify. `days`: the days of the
+    database, which all users of this object share.
     """
 
     def __init__(self, keys: Keys, trusted_until: int | None = None, unswept_until: int | None = None) -> None:
         self._keys = keys
+        self.days = Days()
         self.rows = RowMacs(keys, _PURPOSE)
         self._trusted_until = trusted_until
         self.unswept_until = unswept_until
@@ -176,12 +180,21 @@ class OrderMacs:
         return new
 
     async def refresh(self, connection: Any) -> None:
-        """Update `unswept_until`: read whether the MAC sweep is complete. Raises KeyFault, and what asyncpg raises."""
+        """Update `unswept_until` and `days`: read whether the MAC sweep is complete, and read the calendars. Raises
+        KeyFault, and what asyncpg raises.
+        """
+        await self.read_days(connection)
         if self.unswept_until is not None:
             self.unswept_until = unswept(await connection.fetchrow(SQL["read_unswept"]), self._keys)
 
+    async def read_days(self, connection: Any) -> None:
+        """Read the calendars into `days`. Raises KeyFault, and what asyncpg raises."""
+        eras = await read_eras(connection, self.rows)
+        if eras and tuple(eras) != self.days.eras:
+            self.days.use(eras)
+
     async def watch(self, pool: Any) -> None:
-        """Repeat until cancelled: insert queued findings, and read whether the MAC sweep is complete."""
+        """Repeat until cancelled: insert queued findings, read the state of the MAC sweep, and read the calendars."""
         while True:
             self._woken.clear()
             try:
@@ -189,7 +202,8 @@ class OrderMacs:
                 await self.refresh(pool)
             except (OSError, TimeoutError, KeyFault, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 extra = {"event": "integrity_findings_unrecorded"}
-                _log.warning("inserting findings, or reading the state of the sweep, failed: %s", error, extra=extra)
+                what = "inserting findings, or reading the state of the sweep or the calendars, failed: %s"
+                _log.warning(what, error, extra=extra)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_EVERY_S):
                     await self._woken.wait()
@@ -197,7 +211,16 @@ class OrderMacs:
 
 async def open_macs(connection: Any, keys: Keys) -> OrderMacs:
     """Return the `OrderMacs` for the fund database. `connection`: an asyncpg connection or pool. Raises KeyFault if the
-    record of rows older than MACs does not verify, and what asyncpg raises.
+    record of rows older than MACs, or a calendar, does not verify, and what asyncpg raises.
+    """
+    macs = await open_macs_alone(connection, keys)
+    await macs.read_days(connection)
+    return macs
+
+
+async def open_macs_alone(connection: Any, keys: Keys) -> OrderMacs:
+    """Return the `OrderMacs` for the fund database, without its days. Raises what `open_macs` raises, but does not read
+    the calendars.
     """
     until = trusted(await connection.fetchrow(SQL["read_trusted"]), keys)
     return OrderMacs(keys, until, unswept(await connection.fetchrow(SQL["read_unswept"]), keys))

@@ -2,22 +2,26 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import asyncpg
 import msgspec
 
+from fundledger.accounting_days import CalendarDiffers
 from fundledger.fund.account_gateway import AccountGateway, Differs, GatewayFault
 from fundledger.fund.model.answer import OrderFault
 from fundledger.fund.model.fees import FeeRule, tiers_of
-from fundledger.fund.model.merchant import Merchant
+from fundledger.fund.model.merchant import Merchant, MerchantState
 from fundledger.fund.model.order import PLATFORM
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.model.requests import Fee, MerchantRequest
+from fundledger.fund.model.settlement import WEEKEND, SettlementDates
+from fundledger.fund.store.holidays import holidays_of
 from fundledger.fund.store.mac_layouts import FEE_RULE, MERCHANT, fee_rule_fields, merchant_fields
 from fundledger.fund.store.macs import OrderMacs, Tampered
+from fundledger.fund.store.merchant_rows import CHANGEABLE, MerchantEvent, merchant_of, write_event
 from fundledger.fund.store.queries import SQL
 
 LOOK_EVERY_S: Final = 0.5
@@ -34,13 +38,20 @@ REMEMBERED_MAX: Final = 200_000
 FOREVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+def encode(body: object) -> str:
+    return msgspec.json.encode(body).decode()
+
+
 def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
 class Merchants:
     """The merchants of the fund database, with the cache of one worker. `now`: the clock for new fee rules, which has
-    to be the same clock as for new orders. Methods raise what asyncpg raises.
+    to be the same clock as for new orders. `weekend`: days of the week that are no working days. `ensure`: called
+    before a merchant is created, to record the calendar of the fund database. Methods raise what asyncpg raises.
+
+    `dates`: the due days of payments. They use the same holidays as all workers, at most FRESH_S seconds old.
     """
 
     def __init__(
@@ -49,14 +60,20 @@ class Merchants:
         gateway: AccountGateway,
         macs: OrderMacs,
         now: Callable[[], datetime] = utc_now,
+        *,
+        weekend: Collection[int] = WEEKEND,
+        ensure: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        self.dates = SettlementDates(macs.days, weekend)
+        self._ensure = ensure
         self._pool = pool
         self._macs = macs
         self._now = now
         self._gateway = gateway
         self._known: dict[str, Merchant] = {}
         self._looked_at = -FRESH_S
-        self._version = 0
+        self._version = self._event = 0
+        self._holidays = -1
         self._for_all: set[int] = set()
 
     def known(self, id_: str) -> Merchant | None:
@@ -76,15 +93,17 @@ class Merchants:
         return self.known(id_) or await self.read(id_)
 
     async def watch(self) -> None:
-        """Repeat until cancelled: drop the cached merchants whose fee rules changed. May be restarted after an
-        exception.
+        """Repeat until cancelled: drop the cached merchants that changed, and read holidays that changed. May be
+        restarted after an exception.
         """
         while True:
             await self.look()
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def look(self) -> None:
-        """Read the new fee rules, and drop the cached merchants to which a new rule applies."""
+        """Read the new fee rules and the new events of merchants, and drop the cached merchants to which they apply.
+        Read the holidays if they changed.
+        """
         began = time.monotonic()
         for version, merchant in await self._pool.fetch(SQL["recent_fee_rules"], self._version - LATE_COMMITS):
             self._version = max(self._version, version)
@@ -96,6 +115,15 @@ class Merchants:
                 known = self._known.get(merchant)
                 if known is not None and all(rule.version != version for rule in known.fee_rules):
                     del self._known[merchant]
+        for seq, merchant, version in await self._pool.fetch(SQL["recent_merchant_events"], self._event - LATE_COMMITS):
+            self._event = max(self._event, seq)
+            known = self._known.get(merchant)
+            if known is not None and known.version < version:
+                del self._known[merchant]
+        changed = await self._pool.fetchval(SQL["holidays_version"])
+        if changed != self._holidays:
+            self.dates.holidays = await holidays_of(self._pool, self._macs)
+            self._holidays = changed
         self._looked_at = began
 
     async def read(self, id_: str) -> Merchant | None:
@@ -110,17 +138,7 @@ class Merchants:
         if not self._macs.agrees(MERCHANT, "merchant", id_, merchant_fields, row):
             self._known.pop(id_, None)
             raise Tampered("merchant", id_)
-        rules = [self._rule(rule) for rule in rows]
-        merchant = Merchant(
-            row["id"],
-            row["name"],
-            row["currency"],
-            row["withdrawal_limit"],
-            row["settlement"],
-            row["created_at"],
-            row["digest"],
-            rules,
-        )
+        merchant = merchant_of(row, [self._rule(rule) for rule in rows])
         if len(self._known) >= REMEMBERED_MAX:
             self._known.clear()
         self._known[id_] = merchant
@@ -142,12 +160,14 @@ class Merchants:
         if there is None:
             # The accounts are opened before the merchant is inserted, so that every stored merchant has its accounts.
             try:
+                if self._ensure is not None:
+                    await self._ensure()
                 await self._gateway.open_merchant(request.id, request.currency)
             except Differs as differs:
                 if differs.owner == PLATFORM:
                     return OrderFault(f"the accounts cannot be opened: {differs}")
                 return Refusal(Code.MERCHANT_EXISTS, f"accounts with these ids exist and differ: {differs}", "id")
-            except GatewayFault as fault:
+            except (GatewayFault, CalendarDiffers) as fault:
                 return OrderFault(f"the accounts cannot be opened: {fault}")
             created = await self._write(request, module)
             there = await self.read(request.id)
@@ -160,6 +180,7 @@ class Merchants:
 
     async def _write(self, request: MerchantRequest, module: str) -> bool:
         async with self._pool.acquire() as connection, connection.transaction():
+            at = utc_now()
             row = {
                 "id": request.id,
                 "name": request.name,
@@ -167,7 +188,13 @@ class Merchants:
                 "withdrawal_limit": request.withdrawal_limit,
                 "digest": request.digest(),
                 "settlement": request.settlement,
-                "created_at": utc_now(),
+                "created_at": at,
+                "settlement_days": request.settlement_days,
+                "settlement_cut": request.settlement_cut,
+                "settlement_region": request.settlement_region,
+                "state": str(MerchantState.OPEN),
+                "final_channel": None,
+                "version": 1,
             }
             sealed = self._macs.rows.tag(MERCHANT, merchant_fields(row))
             created = await connection.fetchval(SQL["write_merchant"], *row.values(), *sealed)
@@ -175,28 +202,23 @@ class Merchants:
                 return False
             for product, fee in (("payment", request.fee), ("withdrawal", request.withdrawal_fee)):
                 if fee is not None:
-                    whose = request.id, request.currency
-                    await self._write_rule(connection, *whose, product, None, fee, FOREVER, module)
+                    await self.write_rule(connection, request.id, request.currency, product, None, fee, FOREVER, module)
+            body = encode({name: {"to": row[name]} for name in CHANGEABLE if row[name] is not None})
+            event = MerchantEvent(request.id, 1, "created", body, module, None, None, None, at)
+            await write_event(connection, self._macs, event)
         return True
 
-    async def add_fee_rule(
-        self, merchant: str, product: str, channel: str | None, fee: Fee, effective_at: datetime | None, module: str
-    ) -> int | Refusal:
-        """Insert a fee rule of a merchant and return the version of the rule. Without `effective_at` the rule takes
-        effect as soon as all workers have loaded it.
+    def effect_of(self, effective_at: datetime | None) -> datetime | Refusal:
+        """Return the time from which a new fee rule applies. Without `effective_at` this is as soon as all workers have
+        loaded the rule. Return the refusal FEE_RULE_TOO_SOON if `effective_at` is before that.
         """
-        found = await self.read(merchant)
-        if found is None:
-            return Refusal(Code.MERCHANT_NOT_FOUND, f"there is no merchant {merchant}")
         soonest = self._now() + timedelta(seconds=EFFECTIVE_AFTER_S)
         if effective_at is not None and effective_at < soonest:
             detail = f"`effective_at` must be at least {EFFECTIVE_AFTER_S:g} s from now, so that all workers apply it"
             return Refusal(Code.FEE_RULE_TOO_SOON, detail, "effective_at")
-        async with self._pool.acquire() as connection:
-            whose = merchant, found.currency
-            return await self._write_rule(connection, *whose, product, channel, fee, effective_at or soonest, module)
+        return effective_at or soonest
 
-    async def _write_rule(
+    async def write_rule(
         self,
         connection: Any,
         merchant: str | None,
@@ -207,6 +229,7 @@ class Merchants:
         effective_at: datetime,
         module: str,
     ) -> int:
+        """Insert a fee rule, and return its version. Raises what asyncpg raises."""
         row = {
             "version": await connection.fetchval(SQL["draw_fee_rule"]),
             "merchant": merchant,

@@ -6,7 +6,7 @@ from typing import Final
 import asyncpg
 
 from fundledger.database import migrations
-from fundledger.fund.store import debts
+from fundledger.fund.store import debts, ends
 from fundledger.fund.store.channels import register_used
 from fundledger.fund.store.first_macs import seal_first
 from fundledger.fund.store.macs import open_macs, trusted_mac, unswept_mac
@@ -25,6 +25,8 @@ CHANNELS: Final = "0017_people.sql"
 
 DEBTS: Final = "0014_receipts_and_debts.sql"
 """The migration that added fund.debts. Debts of earlier orders are inserted in its transaction."""
+ENDS: Final = "0021_calendar.sql"
+"""The migration that added fund.ends. Its transaction inserts the ends that no closed day has."""
 
 
 async def migrate(connection: "asyncpg.Connection[asyncpg.Record]", keys: Path | None = None) -> list[str]:
@@ -49,6 +51,8 @@ async def migrate(connection: "asyncpg.Connection[asyncpg.Record]", keys: Path |
                 await debts.begin(connection, await open_macs(connection, found))
             if CHANNELS in done:
                 await register_used(connection, await open_macs(connection, found))
+            if ENDS in done:
+                await ends.begin(connection, await open_macs(connection, found))
         return done
 
 

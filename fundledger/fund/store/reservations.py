@@ -13,7 +13,7 @@ second finds the order of the first. There are three steps: fetch rows, decide a
 write rows.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from uuid import UUID
 
 import msgspec
@@ -32,17 +32,20 @@ from fundledger.fund.store import (
     split_parts,
     sums,
     undone,
+    withdrawal_decisions,
 )
 from fundledger.fund.store.decisions import Changes, Locked
-from fundledger.fund.store.mac_layouts import MERCHANT, Day, Progress, merchant_fields
+from fundledger.fund.store.mac_layouts import Day, Progress
 from fundledger.fund.store.macs import OrderMacs, Tampered
+from fundledger.fund.store.merchant_terms import merchants_of_splits, terms_of
 from fundledger.fund.store.orders import Connection, order_from, read_orders
 from fundledger.fund.store.queries import SQL
 
 RESERVING = frozenset(
     {
         *(Kind.REFUND, Kind.CHARGEBACK, Kind.SETTLEMENT, Kind.WITHDRAWAL, Kind.REVERSAL, Kind.PAYOUT_RETURN),
-        *(Kind.TOP_UP, Kind.TRANSFER, Kind.RESERVE_RELEASE, Kind.DISPUTE, Kind.DISPUTE_WON, Kind.DISPUTE_FEE),
+        *(Kind.TOP_UP, Kind.TRANSFER, Kind.RESERVE_HOLD, Kind.RESERVE_RELEASE),
+        *(Kind.DISPUTE, Kind.DISPUTE_WON, Kind.DISPUTE_FEE),
         *(Kind.SUSPENSE_CLEARING, Kind.PARKED_CLEARING, Kind.PAYABLE_PAYMENT),
         *(Kind.SPLIT_PAYMENT, Kind.SPLIT_REFUND, Kind.SPLIT_CHARGEBACK),
         *debts.REPAYING,
@@ -58,7 +61,7 @@ _USE_DEBT = frozenset(
         *debts.REPAYING,
     }
 )
-_LOCK_MERCHANT = _USE_DEBT | CHARGING | {Kind.SETTLEMENT, Kind.REVERSAL}
+_LOCK_MERCHANT = _USE_DEBT | CHARGING | {Kind.SETTLEMENT, Kind.REVERSAL, Kind.RESERVE_HOLD}
 _CHANGE_ORIGINAL = frozenset(
     {Kind.REVERSAL, Kind.PAYOUT_RETURN, Kind.PARKED_CLEARING, Kind.DISPUTE_WON, Kind.PAYABLE_PAYMENT}
 )
@@ -88,12 +91,8 @@ async def lock(connection: Connection, drafts: Sequence[Draft], macs: OrderMacs)
     """
     await _find_former(connection, drafts)
     merchants = {merchant for d in drafts if d.order.kind in _LOCK_MERCHANT for merchant in _merchants_of(d.order)}
-    merchants |= await _charged_back(connection, drafts, macs)
-    unverified_merchants = {}
-    if merchants:
-        for row in await connection.fetch(SQL["lock_merchants"], sorted(merchants)):
-            if not macs.agrees(MERCHANT, "merchant", row["id"], merchant_fields, row):
-                unverified_merchants[row["id"]] = f"merchant {row['id']} does not match its MAC"
+    merchants |= await merchants_of_splits(connection, drafts, macs, Kind.SPLIT_CHARGEBACK)
+    terms, unverified_merchants = await terms_of(connection, drafts, macs, merchants)
     changed = sorted({payment_of(d) for d in drafts if d.order.kind in _CHANGE_ORIGINAL and d.order.of_order})
     originals = {}
     if changed:
@@ -133,13 +132,14 @@ async def lock(connection: Connection, drafts: Sequence[Draft], macs: OrderMacs)
     # The locks of the merchants exclude orders that are inserted meanwhile. This has to be read before the debts,
     # because a change of a debt is recorded together with the outcome of its order.
     withdrawing = {d.order.merchant for d in drafts if d.order.kind in (Kind.WITHDRAWAL, Kind.TRANSFER)}
-    rows = await connection.fetch(SQL["undecided_debts"], sorted(withdrawing)) if withdrawing else []
+    rows = await connection.fetch(SQL["undecided_debts"], sorted(withdrawing), []) if withdrawing else []
     undecided = {row["merchant"] for row in rows}
     crediting = [d.order for d in drafts if d.order.kind in _USE_DEBT and d.order.settle != "later"]
     indebted = {merchant for order in crediting for merchant in _merchants_of(order)}
     owed, bad = await debts.lock(connection, macs, indebted) if indebted else ({}, {})
     locked = Locked(payments, originals, being_settled, undecided, owed, {}, unverified, unverified_merchants, bad)
     locked.settled_parts, locked.won, locked.parts, locked.paid = settled, won, parts, invoices_paid
+    locked.terms = terms
     receipts = {receipt for d in drafts for receipt in decisions.receipts_of(d.order, locked)}
     if receipts:
         columns = [list(column) for column in zip(*sorted(receipts), strict=True)]
@@ -153,13 +153,6 @@ def _merchants_of(order: Order) -> list[str]:
     if order.kind is Kind.TRANSFER and order.counterparty is not None:
         return [order.merchant, order.counterparty]
     return merchants_of(order)
-
-
-async def _charged_back(connection: Connection, drafts: Sequence[Draft], macs: OrderMacs) -> set[str]:
-    """Return the merchants whose debts split chargebacks may change: those of all parts of their payments."""
-    ids = sorted({payment_of(draft) for draft in drafts if draft.order.kind is Kind.SPLIT_CHARGEBACK})
-    payments = await read_orders(connection, ids) if ids else {}
-    return {merchant for order in payments.values() if macs.verifies(order) for merchant in merchants_of(order)}
 
 
 async def _lock_payments(
@@ -229,14 +222,16 @@ async def reserve(
     answers: list[Refusal | OrderFault | None] = []
     changes = Changes({}, [], {}, {})
     owed = dict(locked.debts)
-    asked = {sums.day_of(draft.order) for draft in drafts if draft.order.kind is Kind.WITHDRAWAL}
+    days = {draft.order.id: sums.day_of(macs, draft.order) for draft in drafts if draft.order.kind is Kind.WITHDRAWAL}
+    asked = set(days.values())
     withdrawn, _ = await sums.lock_days(connection, macs, asked) if asked else ({}, set())
     before = dict(withdrawn)
     for draft in drafts:
         order = draft.order
-        answer: Refusal | OrderFault | None = _unverified(order, locked) or decisions.is_booked(order, locked)
+        answer: Refusal | OrderFault | None = _unverified(order, locked) or decisions.in_state(order, locked)
+        answer = answer or decisions.is_booked(order, locked)
         if answer is None:
-            answer = await decide(connection, draft, macs, locked, changes, withdrawn)
+            answer = await decide(connection, draft, macs, locked, changes, withdrawn, days)
         answers.append(answer)
         if answer is None:
             for receipt in decisions.receipts_of(order, locked):
@@ -253,10 +248,16 @@ async def reserve(
 
 
 async def decide(
-    connection: Connection, draft: Draft, macs: OrderMacs, locked: Locked, changes: Changes, withdrawn: dict[Day, int]
+    connection: Connection,
+    draft: Draft,
+    macs: OrderMacs,
+    locked: Locked,
+    changes: Changes,
+    withdrawn: dict[Day, int],
+    days: Mapping[UUID, Day],
 ) -> Refusal | OrderFault | None:
     """Reserve for a draft. Return its refusal or fault, or None. All kinds but settlements reserve in memory: `reserve`
-    writes the rows.
+    writes the rows. `days`: the days of withdrawals, by order.
     """
     order = draft.order
     match order.kind:
@@ -283,7 +284,7 @@ async def decide(
         case Kind.PAYOUT_RETURN:
             return decisions.return_payout(draft, locked, changes)
         case Kind.WITHDRAWAL:
-            return decisions.withdraw(order, draft.merchant, withdrawn, locked)
+            return withdrawal_decisions.withdraw(draft, days[order.id], withdrawn, locked)
         case Kind.RECOVERY | Kind.WRITE_OFF:
             return decisions.repay(order, locked)
         case Kind.SETTLEMENT:
@@ -292,6 +293,9 @@ async def decide(
             decisions.set_off(order, order.amount - order.fee, locked)
         case Kind.TOP_UP:
             decisions.set_off(order, order.amount - order.fee, locked)
+        case Kind.RESERVE_HOLD:
+            # The state of the merchant was compared under its lock, and nothing else is reserved.
+            return None
         case Kind.RESERVE_RELEASE:
             decisions.set_off(order, order.amount, locked)
         case Kind.ADJUSTMENT if order.state is State.POSTING and order.direction == "credit":
@@ -305,7 +309,7 @@ async def decide(
 def _unverified(order: Order, locked: Locked) -> OrderFault | None:
     """Return a fault if an order needs a row that does not match its MAC. Otherwise return None."""
     wrong = None if order.of_order is None else locked.unverified.get(order.of_order)
-    if order.kind in (Kind.SETTLEMENT, Kind.WITHDRAWAL, Kind.TRANSFER):
+    if order.kind in (Kind.SETTLEMENT, Kind.WITHDRAWAL, Kind.TRANSFER) or (order.kind is Kind.REFUND and wrong is None):
         wrong = locked.unverified_merchants.get(order.merchant)
     return None if wrong is None else OrderFault(wrong, tampered=True)
 
@@ -334,7 +338,7 @@ async def release(
     this in the transaction that records these outcomes. A row that does not match its MAC is not changed.
 
     A refused order of one of these kinds has reserved from debts only: Kind.TRANSFER, Kind.RESERVE_RELEASE,
-    Kind.SUSPENSE_CLEARING, Kind.SPLIT_PAYMENT. The reservation of Kind.PAYABLE_PAYMENT is its own row. An order of one
+    Kind.SUSPENSE_CLEARING, Kind.SPLIT_PAYMENT. Kind.RESERVE_HOLD reserves nothing. The reservation of Kind.PAYABLE_PAYMENT is its own row. An order of one
     of these kinds is not refused: Kind.TOP_UP, Kind.DISPUTE_WON, Kind.DISPUTE_FEE.
     """
     of_kind = {kind: [order for order in refused if order.kind is kind] for kind in RESERVING}

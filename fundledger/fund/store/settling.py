@@ -3,6 +3,7 @@ payments: fund.settled_payments has a row for each part of a payment that it set
 """
 
 from collections.abc import Sequence
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from fundledger.fund.model.drafts import Draft
 from fundledger.fund.model.order import Kind, Order
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.model.requests import AMOUNT_MAX, Settlement
+from fundledger.fund.model.settlement import last_of
 from fundledger.fund.store import debts, decisions, sums
 from fundledger.fund.store.decisions import Locked
 from fundledger.fund.store.macs import OrderMacs
@@ -42,12 +44,15 @@ async def settle(connection: Connection, draft: Draft, macs: OrderMacs, locked: 
     """Reserve a settlement from pending payments, oldest payment first. The last payment may be settled in part, and
     its fee is then charged in proportion. A payment whose row does not match its MAC is left out. A settlement of all
     payments settles at most AMOUNT_MAX, because a voucher takes no greater amount: the rest stays pending.
+
+    A settlement with a day settles payments that are due on this day or before. A payment without a due day, which is
+    older than due days, is due on the first day of the calendar of its merchant after it was posted.
     """
     order = draft.order
     assert isinstance(draft.request, Settlement)
     left_out: set[UUID] = set()
     while True:
-        asked = order.merchant, draft.request.amount, PAYMENTS_MAX, sorted(left_out), AMOUNT_MAX
+        asked = order.merchant, draft.request.amount, PAYMENTS_MAX, sorted(left_out), AMOUNT_MAX, *_until(draft, macs)
         rows = await connection.fetch(SQL["lock_unsettled"], *asked)
         payments, bad = await sums.verified(connection, macs, rows)
         if not bad:
@@ -60,9 +65,10 @@ async def settle(connection: Connection, draft: Draft, macs: OrderMacs, locked: 
         if left_out:
             detail = f"{len(left_out)} rows of fund.payments do not match their MACs"
             return OrderFault(f"{detail}: {', '.join(map(str, sorted(left_out)[:5]))}", tampered=True)
+        due = "" if draft.request.day is None else f" that is due on {draft.request.day}"
         if pending == 0:
-            return Refusal(Code.NOTHING_TO_SETTLE, f"merchant {order.merchant} has no pending amount")
-        return Refusal(Code.SETTLEMENT_EXCEEDS_PENDING, f"the pending amount is {pending}", "amount")
+            return Refusal(Code.NOTHING_TO_SETTLE, f"merchant {order.merchant} has no pending amount{due}")
+        return Refusal(Code.SETTLEMENT_EXCEEDS_PENDING, f"the pending amount{due} is {pending}", "amount")
     parts = [decisions.settle_part(payments[row["order_id"]], wanted - row["earlier"]) for row in rows]
     order.amount, order.fee, order.tax = (sum(column) for column in zip(*parts, strict=True))
     # The debt is locked after the payments, as in `lock`.
@@ -74,6 +80,18 @@ async def settle(connection: Connection, draft: Draft, macs: OrderMacs, locked: 
     columns = [row["order_id"] for row in rows], *map(list, zip(*parts, strict=True))
     await connection.execute(SQL["write_settled"], order.id, *columns)
     return None
+
+
+def _until(draft: Draft, macs: OrderMacs) -> tuple[date | None, datetime | None]:
+    """Return the last due day of the payments that a settlement settles, and the instant before which payments without
+    a due day have to be posted. None: all payments.
+    """
+    assert isinstance(draft.request, Settlement)
+    day, merchant = draft.request.day, draft.merchant
+    if day is None:
+        return None, None
+    by_calendar = merchant is not None and merchant.settlement_days is None
+    return day, macs.days.beginning_of(last_of(merchant.settlement, day) if merchant and by_calendar else day)
 
 
 async def parts_of(

@@ -4,8 +4,10 @@ Each function has the form of those in store/decisions.py.
 """
 
 from fundledger.fund.model import split
+from fundledger.fund.model.answer import OrderFault
 from fundledger.fund.model.drafts import Draft, payment_of
 from fundledger.fund.model.fees import part_of
+from fundledger.fund.model.merchant import refusal_in
 from fundledger.fund.model.order import Kind, Order, SplitPart
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.store import split_parts
@@ -31,7 +33,7 @@ def set_off(order: Order, locked: Locked) -> None:
     split.set_off(order, taken)
 
 
-def refund(draft: Draft, locked: Locked, changes: Changes) -> Refusal | None:
+def refund(draft: Draft, locked: Locked, changes: Changes) -> Refusal | OrderFault | None:
     """Reserve a split refund or a split chargeback from the parts of its payment. A refund returns the fee of each part
     in proportion, and the tax in it, unless the part keeps its fee. A chargeback returns no fee. In its first attempt,
     no merchant owes: if a balance does not cover its part, the next attempt reads the balances.
@@ -44,12 +46,29 @@ def refund(draft: Draft, locked: Locked, changes: Changes) -> Refusal | None:
     division = _division(draft, payment, parts)
     if isinstance(division, Refusal):
         return division
+    no = _unpermitted(order, division, locked)
+    if no is not None:
+        return no
     order.channel, order.currency = payment.channel, payment.currency
     order.parts = [_returned(part, parts, division[part.merchant], order) for part in _named(payment, division)]
     for name in ("amount", "fee", "tax"):
         setattr(order, name, sum(getattr(part, name) for part in order.parts))
     split_parts.take(parts, order)
     changes.parts[payment.id] = parts
+    return None
+
+
+def _unpermitted(order: Order, division: dict[str, int], locked: Locked) -> Refusal | OrderFault | None:
+    """Return why the state of a merchant does not permit a split refund from its part, or a fault if the merchant does
+    not match its MAC. A split chargeback is a fact.
+    """
+    for merchant in division if order.kind is Kind.SPLIT_REFUND else ():
+        if merchant in locked.unverified_merchants:
+            return OrderFault(locked.unverified_merchants[merchant], tampered=True)
+        terms = locked.terms.get(merchant)
+        no = None if terms is None else refusal_in(terms.state, merchant, order.kind, order.module)
+        if no is not None:
+            return no
     return None
 
 

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
+from fundledger.fund.model.days import day_after
 from fundledger.fund.model.order import Kind, Order, State
 from fundledger.fund.model.transitions import RELEASED, UNRESERVED
 from fundledger.fund.store.mac_layouts import (
@@ -32,7 +33,7 @@ def begun(order: Order) -> Progress:
     now = order.settle == "now"
     settled, fee_settled, tax_settled = (order.amount, order.fee, order.tax) if now else (0, 0, 0)
     progress = Progress(order.id, order.merchant, order.seq, order.amount, order.fee, settled, fee_settled)
-    progress.tax, progress.tax_settled = order.tax, tax_settled
+    progress.tax, progress.tax_settled, progress.settle_on = order.tax, tax_settled, order.settle_on
     return progress
 
 
@@ -143,7 +144,8 @@ async def lock_days(connection: Connection, macs: OrderMacs, days: Collection[Da
     found, bad = await verified_days(connection, macs, rows)
     missing = [key for key in asked if key not in found and key not in bad]
     if missing:
-        last = {(m, day) for m, day in await connection.fetch(SQL["last_withdrawals"], [m for m, _ in missing])}
+        rows = await connection.fetch(SQL["last_withdrawals"], [m for m, _ in missing])
+        last = {(row["merchant"], macs.days.day_of(row["created_at"])) for row in rows}
         for key in missing:
             if key in last:
                 macs.report("withdrawal_day", _named(key), "missing row", {})
@@ -185,10 +187,10 @@ async def give_back_days(connection: Connection, macs: OrderMacs, withdrawals: S
     """Subtract refused or bounced withdrawals from the withdrawn amounts of their days. Call this in a transaction."""
     if not withdrawals:
         return
-    stands, _ = await lock_days(connection, macs, {day_of(order) for order in withdrawals})
+    stands, _ = await lock_days(connection, macs, {day_of(macs, order) for order in withdrawals})
     for order in withdrawals:
-        if day_of(order) in stands:
-            stands[day_of(order)] -= order.amount
+        if day_of(macs, order) in stands:
+            stands[day_of(macs, order)] -= order.amount
     await write_days(connection, macs, stands)
 
 
@@ -198,20 +200,20 @@ async def days_by_orders(connection: AnyConnection, macs: OrderMacs, days: Seque
     """
     due = dict.fromkeys(days, 0)
     bad = set()
-    rows = await connection.fetch(SQL["withdrawals_of_days"], [m for m, _ in days], [day for _, day in days])
+    begins = [macs.days.beginning_of(day) for _, day in days]
+    ends = [macs.days.beginning_of(day_after(day)) for _, day in days]
+    rows = await connection.fetch(SQL["withdrawals_of_days"], [m for m, _ in days], begins, ends)
     for order in map(order_from, rows):
         if not macs.verifies(order):
-            bad.add(day_of(order))
+            bad.add(day_of(macs, order))
         elif order.state not in (State.REFUSED, State.BOUNCED):
-            due[day_of(order)] += order.amount
+            due[day_of(macs, order)] += order.amount
     return {key: amount for key, amount in due.items() if key not in bad}
 
 
-def day_of(order: Order) -> Day:
-    """Return the merchant and the day (UTC) of a withdrawal. It counts against the limit of this
-    merchant on this day.
-    """
-    return order.merchant, order.created_at.date()
+def day_of(macs: OrderMacs, order: Order) -> Day:
+    """Return the merchant and the day of a withdrawal. It counts against the limit of this merchant on this day."""
+    return order.merchant, macs.days.day_of(order.created_at)
 
 
 def _named(key: Day) -> str:

@@ -4,6 +4,8 @@ import time
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from datetime import time as time_of_day
 
+from fundledger.accounting_days import AccountingDays
+
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -21,16 +23,14 @@ def moment(us_: int) -> datetime:
 
 
 class AccountingCalendar:
-    """Calendar of accounting dates: local dates in the time zone `zone`, where a day ends at the time of day `cut`.
+    """Calendar of accounting dates: the days of `fundledger.accounting_days`, with a cache of the last minute.
 
     With a cut of 23:00, a voucher of 23:30 on the 1st belongs to the 2nd. With a cut of 00:00, the accounting date is
     the calendar date.
     """
 
     def __init__(self, zone: tzinfo, cut: time_of_day) -> None:
-        self._zone = zone
-        after_midnight = timedelta(hours=cut.hour, minutes=cut.minute, seconds=cut.second)
-        self._to_midnight = timedelta(days=1) - after_midnight if after_midnight else timedelta()
+        self._days = AccountingDays(zone, cut)
         self._from_us = self._until_us = 0
         self._date = date.min
 
@@ -39,6 +39,5 @@ class AccountingCalendar:
         if not self._from_us <= us_ < self._until_us:
             self._from_us = us_ - us_ % 60_000_000
             self._until_us = self._from_us + 60_000_000
-            local = moment(self._from_us).astimezone(self._zone).replace(tzinfo=None)
-            self._date = (local + self._to_midnight).date()
+            self._date = self._days.day_of(moment(self._from_us))
         return self._date

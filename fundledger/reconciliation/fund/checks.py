@@ -8,12 +8,20 @@ from uuid import UUID
 import asyncpg
 
 from fundledger.database.statements import load
+from fundledger.fund.model.days import Days
 from fundledger.fund.model.ids import Ids, ids_key
-from fundledger.fund.store.macs import OrderMacs, open_macs
+from fundledger.fund.store.macs import OrderMacs, open_macs, open_macs_alone
 from fundledger.fund.store.migrate import PACKAGE
 from fundledger.fund.store.queries import ORDER_COLUMNS
 from fundledger.fund.store.queries import SQL as FUND_SQL
 from fundledger.reconciliation.definitions import FUND, check_definitions, check_migrations, read_manifest
+from fundledger.reconciliation.fund.calendars import (
+    AccountingDates,
+    Calendar,
+    check_calendar,
+    day_columns,
+    unverified_days,
+)
 from fundledger.reconciliation.fund.ids import OrderIds
 from fundledger.reconciliation.fund.macs import KINDS, Kind, check_findings, check_macs, check_rows
 from fundledger.reconciliation.fund.orders import check_orders
@@ -31,8 +39,12 @@ GUARDS_CHECK: Final = "fund_guards_in_force"
 MACS: Final = "mac_verifies_orders"
 ROW_MACS: Final = "mac_verifies_fund_rows"
 FINDINGS: Final = "fund_findings_chained"
-CHECKS: Final = (CONSISTENT, EQUAL, MACS, ROW_MACS, FINDINGS, GUARDS_CHECK)
-APPEND_ONLY: Final = ("fee_rules", "settled_payments", "events", "integrity_findings")
+CALENDAR: Final = "fund_calendar_agrees"
+APPEND_ONLY: Final = (
+    *("fee_rules", "settled_payments", "events", "integrity_findings"),
+    *("calendars", "ends", "day_closings", "merchant_events"),
+)
+CHECKS: Final = (CONSISTENT, EQUAL, MACS, ROW_MACS, FINDINGS, CALENDAR, GUARDS_CHECK)
 GUARDS: Final = frozenset(
     {
         "merchants_id_once",
@@ -145,6 +157,40 @@ GUARDS: Final = frozenset(
         "persons_forward",
         "persons_no_delete",
         "persons_no_truncate",
+        "calendars_pkey",
+        "calendars_cut",
+        "calendars_from_day",
+        "calendars_recorded_at",
+        "ends_pkey",
+        "ends_ending",
+        "ends_day",
+        "ends_at",
+        "day_closings_pkey",
+        "day_closings_day",
+        "day_ends_day",
+        "day_ends_instants",
+        "orders_settle_on",
+        "payments_settle_on",
+        "orders_takes_all",
+        "holidays_pkey",
+        "holidays_region",
+        "holidays_day",
+        "holidays_no_delete",
+        "holidays_no_truncate",
+        "merchants_state",
+        "merchants_settlement_days",
+        "merchants_settlement_cut",
+        "merchants_settlement_region",
+        "merchants_version",
+        "merchants_final",
+        "merchants_forward",
+        "merchants_no_delete",
+        "merchants_no_truncate",
+        "merchant_events_pkey",
+        "merchant_events_version",
+        "merchant_events_what",
+        "merchant_events_approved",
+        "merchant_events_at",
         "merchants_mac",
         "fee_rules_mac",
         "payouts_mac",
@@ -179,9 +225,17 @@ SQL_CHECKS: Final = (
     SqlCheck("persons_kept", None, "{identity}", "a row in fund.persons", "none"),
     SqlCheck("wins_not_exceeded", None, "{kind} {id}", "at most {amount} won back", "{won}"),
     SqlCheck("own_funds_not_exceeded", None, "own funds in {currency}", "at most {put_in} out", "{taken_out}"),
-    SqlCheck("withdrawal_days_equal_orders", None, "withdrawals of {merchant} on {day}", "{expected}", "{actual}"),
+    SqlCheck("closings_consistent", None, "day {day}", "{expected}", "{actual}"),
+    SqlCheck("ends_equal_orders", None, "end of {id}", "{expected}", "{actual}"),
+    SqlCheck("merchants_equal_events", None, "merchant {merchant}, {what}", "{expected}", "{actual}"),
+    SqlCheck("merchant_changes_approved", None, "{what}", "{expected}", "{actual}"),
+    SqlCheck("holidays_equal_changes", None, "holiday {day} of {region}", "{expected}", "{actual}"),
 )
 """SQL checks of the fund database. The report combines them in the check `fund_orders_consistent`."""
+WITHDRAWN: Final = SqlCheck(
+    "withdrawal_days_equal_orders", None, "withdrawals of {merchant} on {day}", "{expected}", "{actual}"
+)
+"""A further check of `fund_orders_consistent`. Its query needs the days of the calendar."""
 
 
 MODULE: Final = "fund"
@@ -191,13 +245,20 @@ service.
 
 
 async def prove_fund(
-    proof: Proof, fund: Connection, later: Connection, account: Connection, names: Names, keys: Keys | None = None
+    proof: Proof,
+    fund: Connection,
+    later: Connection,
+    account: Connection,
+    names: Names,
+    keys: Keys | None = None,
+    calendar: Calendar | None = None,
 ) -> None:
     """Make all checks of the fund database, and of the agreement between the fund database and the ledger.
 
     `fund` is a snapshot of the fund database, `account` a snapshot of the ledger's database. `fund` must not be taken
     after `account`. `later` is a connection to the fund database without a snapshot, for rows that were written after
-    the snapshots. `keys` are the keys of the fund service.
+    the snapshots. `keys` are the keys of the fund service. `calendar`: the time zone and the cut of the account
+    service, None if they are not known.
     """
     counts = await _counts(fund)
     totals = proof.report.fund = Fund()
@@ -211,6 +272,8 @@ async def prove_fund(
     for of in SQL_CHECKS:
         proof.progress(of.name, counts["orders"])
         await proof.make([CONSISTENT], [fund], run_sql_check, fund, SQL[of.name], of)
+    await proof.make([CONSISTENT], [fund], _check_withdrawn, fund, keys)
+    await proof.make([CALENDAR], [fund], _check_calendar, fund, keys, calendar)
     proof.progress("orders and vouchers", counts["orders"])
     steps, vouchers = rows(fund, SQL["steps"]), rows(account, LEDGER_SQL["fund_vouchers"], MODULE)
 
@@ -218,6 +281,7 @@ async def prove_fund(
         return later.fetch(SQL["late_orders"], ids, reversed_)
 
     await proof.make([EQUAL], [fund, account], compare_vouchers, totals, steps, vouchers, names, late)
+    await proof.make([CALENDAR], [fund, account], _check_dates, fund, account, keys)
     await proof.make([GUARDS_CHECK], [fund], check_migrations, fund, PACKAGE, FUND_SQL["migrations_applied"])
     await proof.make([GUARDS_CHECK], [fund], check_definitions, fund, FUND, read_manifest("fund"))
 
@@ -248,10 +312,43 @@ async def _check_findings(checks: Sequence[Check], fund: Connection, keys: Keys 
     await check_findings(check, fund, head, _there(keys), SQL["findings"])
 
 
-async def _macs(fund: Connection, keys: Keys | None) -> OrderMacs:
-    """Return the MACs of the fund database. Raises KeyFault."""
+async def _check_withdrawn(checks: Sequence[Check], fund: Connection, keys: Keys | None) -> None:
+    days = await _days(fund, keys)
+    row = (await fund.fetch(SQL["withdrawals_between"]))[0]
+    columns = day_columns(days, row["first"], row["last"])
+    await run_sql_check(checks, fund, SQL[WITHDRAWN.name], WITHDRAWN, arguments=columns)
+
+
+async def _check_calendar(
+    checks: Sequence[Check], fund: Connection, keys: Keys | None, calendar: Calendar | None
+) -> None:
+    (check,) = checks
+    days = await _days(fund, keys)
+    check_calendar(check, days, await fund.fetch(SQL["closed_days"]), calendar)
+
+
+async def _check_dates(checks: Sequence[Check], fund: Connection, account: Connection, keys: Keys | None) -> None:
+    """Compare the accounting dates of the vouchers of the fund service with its days."""
+    (check,) = checks
+    dates = AccountingDates(await _days(fund, keys))
+    async for row in rows(account, LEDGER_SQL["fund_dates"], MODULE):
+        check.examine(row, lambda row: f"voucher {row['id']}", dates.differences)
+
+
+async def _days(fund: Connection, keys: Keys | None) -> Days:
+    """Return the days of the fund database. Without keys, the calendars are not verified. Raises KeyFault."""
     async with fund.transaction():
-        return await open_macs(fund, _there(keys))
+        if keys is not None:
+            return (await open_macs(fund, keys)).days
+        return unverified_days(await fund.fetch(SQL["fund_calendars"]))
+
+
+async def _macs(fund: Connection, keys: Keys | None) -> OrderMacs:
+    """Return the MACs of the fund database. Raises KeyFault, but not because of a calendar: its row is one of those to
+    check.
+    """
+    async with fund.transaction():
+        return await open_macs_alone(fund, _there(keys))
 
 
 def _there(keys: Keys | None) -> Keys:

@@ -5,7 +5,7 @@ order.
 from collections.abc import Iterator
 
 from fundledger.fund.model.ids import Ids
-from fundledger.fund.model.order import FACTS, Kind, Order, order_id, voucher_id
+from fundledger.fund.model.order import FACTS, TAKE_ALL_ATTEMPTS_MAX, Kind, Order, order_id, voucher_id
 
 
 class OrderIds:
@@ -26,6 +26,9 @@ class OrderIds:
         if order.kind is Kind.DISPUTE:
             # The end of a dispute has attempts, too, which follow those of its first voucher.
             attempts = list(range(order.attempt + 1))
+        if order.takes_all:
+            # The same for a withdrawal of all.
+            attempts = list(range(min(order.attempt, TAKE_ALL_ATTEMPTS_MAX) + 1))
         former = order.id == order_id(*names) and self._may_be_former(order)
         id_ = order_id(*names) if self._ids is None else self._ids.order(*names)
         if order.id != id_ and not former:

@@ -41,6 +41,10 @@ KINDS: Final = (
     Kind("fund.persons", rows_of.PERSON, rows_of.person_fields, ("name",)),
     Kind("fund.channels", rows_of.CHANNEL, rows_of.channel_fields, ("name", "currency")),
     Kind("fund.changes", rows_of.CHANGE, rows_of.change_fields, ("id",)),
+    Kind("fund.calendars", rows_of.CALENDAR, rows_of.calendar_fields, ("from_day",)),
+    Kind("fund.ends", rows_of.END, rows_of.end_fields, ("order_id", "ending")),
+    Kind("fund.holidays", rows_of.HOLIDAY, rows_of.holiday_fields, ("region", "day")),
+    Kind("fund.merchant_events", rows_of.MERCHANT_EVENT, rows_of.merchant_event_fields, ("merchant", "version")),
     Kind("outbox.webhooks", WEBHOOK, webhook_fields, ("id",)),
 )
 

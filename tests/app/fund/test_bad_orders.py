@@ -251,7 +251,7 @@ OF_PLATFORM = {
     *("channel-costs", "bank-differences", "own-transfers", "own-funds", "fee-sweeps"),
     *("payable-payments", "suspense-clearings", "parked-clearings", "channel-invoices"),
 }
-OPTIONAL = ("reversals", "settlements", "split-payments", "split-refunds", "split-chargebacks")
+OPTIONAL = ("reversals", "settlements", "withdrawals", "split-payments", "split-refunds", "split-chargebacks")
 """Paths of orders that need no merchant, or no amount. `of_merchant` is the platform by default."""
 BAD_MEMBERS: list[tuple[str, Any]] = [
     ("order_no", ""),

@@ -155,9 +155,13 @@ async def examples_are_answered(fund: FundClient, other: FundClient) -> None:
             # An order has one end. Own transfers of the examples are approved later.
             id_ = await posted(collection, order_no=f"{salt}-{end}", amount=1)
             url = path.replace("{id}", id_)
+        if path == "/v1/merchants/{id}/close":
+            # The other examples need an open merchant. This one is still being closed when it is answered.
+            url = path.replace("{id}", await fund.shop("done"))
         asker = other if path.endswith("/approve") else fund
         answer = await asker.post(url, example(path))
-        done = next(status for status in ("201", "200", "202") if status in operation["responses"])
+        first = ("202",) if end == "close" else ()
+        done = next(status for status in (*first, "201", "200", "202") if status in operation["responses"])
         wanted = "422" if path in refused else "404" if is_missing else done
         assert str(answer.status) == wanted, (path, answer)
         media = answer.headers["Content-Type"].partition(";")[0]
@@ -173,6 +177,8 @@ async def examples_are_answered(fund: FundClient, other: FundClient) -> None:
             url = url.replace("{name}", "simulator")
             if any(p["name"] == "merchant" and p["required"] for p in operation["parameters"]):
                 url += f"?merchant=e-{fund.salt}"
+            if path == "/v1/holidays":
+                url += "?region=CNY"
             answer = await fund.get(url)
             assert answer.status == 200, (url, answer)
             validator(operation["responses"]["200"]["content"]["application/json"]["schema"]).validate(answer.json)

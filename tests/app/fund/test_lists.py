@@ -140,7 +140,9 @@ async def test_a_list_of_orders_names_the_parameter_that_is_wrong(fund: FundClie
 
 async def test_a_day_that_is_not_closed_has_no_sums(fund: FundClient) -> None:
     empty = await fund.get("/v1/days/2031-03-01")
-    assert empty.json == {"day": "2031-03-01", "closed_at": None, "orders": None, "sums": [], "next_cursor": None}
+    named = {"day": "2031-03-01", "begins_at": "2031-03-01T00:00:00.000000Z", "ends_at": "2031-03-02T00:00:00.000000Z"}
+    nothing = {"closed_at": None, "orders": None, "ends": None, "sums": [], "next_cursor": None}
+    assert empty.json == {**named, **nothing}
     for date, field in (
         ("2026-02-30", "date"),
         ("20260301", "date"),

@@ -74,8 +74,9 @@ async def test_merchants_are_listed_a_page_at_a_time(fund: FundClient) -> None:
 async def test_a_new_fee_is_kept_beside_those_before_and_never_too_soon(fund: FundClient) -> None:
     merchant = await fund.shop(fee=FEE)
     rule = await fund.post(f"/v1/merchants/{merchant}/fees", {"product": "payment", "fixed": 7})
-    assert rule.status == 201, rule
-    assert (rule.json["fixed"], rule.json["merchant"], rule.json["channel"]) == (7, merchant, None)
+    assert (rule.json["kind"], rule.json["subject"]) == ("fee_rule", f"{merchant} payment *")
+    assert len((await fund.get(f"/v1/merchants/{merchant}")).json["fees"]) == 1
+    assert (await fund.approve(rule)).json["state"] == "applied"
     shown = (await fund.get(f"/v1/merchants/{merchant}")).json
     assert shown["fee"]["basis_points"] == 60
     assert [each["fixed"] for each in shown["fees"]] == [0, 7]

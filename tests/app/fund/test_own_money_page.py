@@ -40,6 +40,9 @@ async def test_the_requests_of_the_page_have_the_shown_effects(
                 name = name.replace(of_page, f"{of_page}-{fund.salt}")
             return name
 
+        # Other tests on this service may have losses. The page sweeps a fee.
+        await client.open_account("income:fee", "fee_income", "platform")
+        assert (await client.pay(await client.bank(), "income:fee", 1 << 40)).status == 201
         before = {account: await balance(client, salted(account)) for account in shown}
         merchant = {"id": salted("tea-house"), "name": "Tea House", "currency": "CNY", "fee": {"basis_points": 60}}
         assert (await fund.post("/v1/merchants", merchant)).status == 201

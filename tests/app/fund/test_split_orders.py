@@ -243,8 +243,10 @@ async def test_a_rule_has_its_tax_and_says_whether_refunds_return_the_fee(fund: 
     }
     rule = {"product": "payment", "channel": "other", "fixed": 5, "return": "none", "tax_basis_points": 10_000}
     made = await fund.post(f"/v1/merchants/{shop}/fees", rule)
-    assert made.status == 201
-    assert (made.json["return"], made.json["tax_mode"], made.json["tax_basis_points"]) == ("none", "included", 10_000)
+    assert made.status == 202
+    assert (await fund.approve(made)).json["state"] == "applied"
+    kept = next(one for one in (await fund.get(f"/v1/merchants/{shop}")).json["fees"] if one["channel"] == "other")
+    assert (kept["return"], kept["tax_mode"], kept["tax_basis_points"]) == ("none", "included", 10_000)
     for wrong in ({"return": "all"}, {"tax_mode": "on top"}, {"tax_basis_points": 10_001}, {"tax_basis_points": -1}):
         answer = await fund.post(f"/v1/merchants/{shop}/fees", {**rule, **wrong})
         assert is_problem(answer, 400, "malformed")

@@ -84,6 +84,11 @@ class BalanceAt(Exact):
 Column = Annotated[int, about("in minor units", minimum=0)]
 
 
+class Calendar(msgspec.Struct):
+    timezone: Annotated[str, about("name of a time zone, such as `Asia/Shanghai`")]
+    cut: Annotated[str, about("local time of day at which an accounting date ends", pattern="^[0-2][0-9]:[0-5][0-9]$")]
+
+
 class TrialBalanceRow(Exact):
     account: Id
     owner: Id

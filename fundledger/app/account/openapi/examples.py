@@ -59,6 +59,7 @@ EXAMPLES: Final = (
         created_at="2026-11-23T04:32:59.121428Z",
     ),
     answers.BalanceAt(MERCHANT, "2026-11-23T05:00:00.000000Z", 10000, 5000, 5000),
+    answers.Calendar("Asia/Shanghai", "23:00"),
     answers.Statement(
         [
             answers.StatementEntry(

@@ -7,7 +7,7 @@ in the module of the same name in `app/account/handlers/`. The handler of the ev
 from typing import Final
 
 from fundledger.app.account.openapi.document import ABOUT
-from fundledger.app.account.routes import accounts, balances, events, holds, vouchers
+from fundledger.app.account.routes import accounts, balances, calendar, events, holds, vouchers
 from fundledger.app.account.service import Service
 from fundledger.app.http.admission.debug_limits import get_limits
 from fundledger.app.http.openapi.document import Pages
@@ -18,6 +18,7 @@ PAGES: Final = Pages(ABOUT, lambda: ROUTES)
 ROUTES: Final[list[Route[Service]]] = [
     *accounts.ROUTES,
     *balances.ROUTES,
+    *calendar.ROUTES,
     *vouchers.ROUTES,
     *holds.ROUTES,
     *events.ROUTES,

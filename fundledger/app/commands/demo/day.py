@@ -13,7 +13,8 @@ from fundledger.app.commands.demo.bank import Bank
 from fundledger.app.commands.demo.tables import money, show_merchants, show_trial_balance
 from fundledger.app.commands.demo.traffic import Traffic
 from fundledger.client import AccountService, FundService, Refused
-from fundledger.client.fund_types import Fee, Kind, Order, Payment, SplitPart, StatementLine
+from fundledger.client.fund_merchants import Fee
+from fundledger.client.fund_types import Kind, Order, Payment, SplitPart, StatementLine
 
 MERCHANTS: Final = ("tea-house", "book-shop", "noodles", "bicycles", "flowers", "cinema", "late-settler", "returns")
 HOT: Final = MERCHANTS[0]

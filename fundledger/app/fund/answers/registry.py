@@ -8,9 +8,11 @@ from msgspec import UNSET, UnsetType
 from fundledger.app.fund.answers.structs import LeftOut, NextCursor
 from fundledger.fund.model.change import Change as StoredChange
 from fundledger.fund.model.change import ChangeKind, ChangeState
+from fundledger.fund.model.change_requests import Holiday
 from fundledger.fund.model.channel import Channel as StoredChannel
 from fundledger.fund.model.channel import ChannelState, Overdraft, PayoutMethod, RefundMethod
-from fundledger.fund.model.requests import ChannelName
+from fundledger.fund.model.requests import ChannelName, MerchantId, Region
+from fundledger.fund.store.merchant_rows import MerchantEvent as StoredEvent
 from fundledger.json_values import CurrencyCode, Id, Instant, Uuid, about, time_text
 
 
@@ -37,7 +39,13 @@ class Channels(msgspec.Struct):
 class Change(msgspec.Struct):
     id: Uuid
     kind: Annotated[ChangeKind, about(enum=[str(kind) for kind in ChangeKind])]
-    subject: Annotated[str, about("what is changed; for a channel its name and currency")]
+    subject: Annotated[
+        str,
+        about(
+            "what is changed: name and currency of a channel; a merchant; merchant, product and channel of a fee rule; "
+            "a region"
+        ),
+    ]
     body: Annotated[msgspec.Raw, about("the requested change", type="object")]
     state: Annotated[ChangeState, about(enum=[str(state) for state in ChangeState])]
     maker: Annotated[str, about("the identity that requested the change")]
@@ -51,6 +59,44 @@ class Changes(msgspec.Struct):
     changes: Annotated[list[Change], about("oldest first")]
     next_cursor: NextCursor
     unverified: LeftOut | UnsetType = UNSET
+
+
+class MerchantEvent(msgspec.Struct):
+    version: Annotated[int, about("number of the event of this merchant", minimum=1)]
+    what: Annotated[str, about(enum=["created", "changed", "fee_rule", "suspended", "resumed", "closing", "closed"])]
+    changes: Annotated[msgspec.Raw, about("the changed members, each with its value before and after", type="object")]
+    by: Annotated[str, about("the identity that requested it")]
+    at: Instant
+    approved_by: Annotated[str, about("the identity that approved it")] | UnsetType = UNSET
+    why: str | UnsetType = UNSET
+    change: Annotated[Uuid, about("id of the change that was approved")] | UnsetType = UNSET
+
+
+class MerchantHistory(msgspec.Struct):
+    id: MerchantId
+    history: Annotated[list[MerchantEvent], about("oldest first")]
+    next_cursor: NextCursor
+    unverified: LeftOut | UnsetType = UNSET
+
+
+class Holidays(msgspec.Struct):
+    region: Region
+    days: Annotated[list[Holiday], about("days that differ from the rule of weekends, in order")]
+    weekend: Annotated[list[str], about("days of the week that are no working days")]
+    unverified: LeftOut | UnsetType = UNSET
+
+
+def merchant_event(row: StoredEvent) -> MerchantEvent:
+    return MerchantEvent(
+        row.version,
+        row.what,
+        msgspec.Raw(row.body.encode()),
+        row.by,
+        time_text(row.at),
+        UNSET if row.approved_by is None else row.approved_by,
+        UNSET if row.why is None else row.why,
+        UNSET if row.change is None else row.change,
+    )
 
 
 def channel(row: StoredChannel) -> Channel:

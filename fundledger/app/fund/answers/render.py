@@ -15,6 +15,7 @@ from fundledger.app.fund.answers import structs as answers
 from fundledger.app.http.wire.reply import encode
 from fundledger.client.types import Account
 from fundledger.fund.model import accounts
+from fundledger.fund.model.days import cut_text
 from fundledger.fund.model.fees import FeeRule, choose
 from fundledger.fund.model.merchant import Merchant
 from fundledger.fund.model.order import Order
@@ -73,6 +74,10 @@ def merchant(merchant_: Merchant, balances: Mapping[str, Account] | None = None)
         [name.id for name in accounts.of_merchant(merchant_.id)],
         time_text(merchant_.created_at),
         UNSET if balances is None else shown,
+        merchant_.state,
+        merchant_.settlement_days,
+        None if merchant_.settlement_cut is None else cut_text(merchant_.settlement_cut),
+        merchant_.settlement_region,
     )
 
 

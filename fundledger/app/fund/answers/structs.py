@@ -12,9 +12,20 @@ from msgspec import UNSET, UnsetType
 
 from fundledger.app.http.problems import Problem
 from fundledger.fund.model.fees import FeeReturn, TaxMode
+from fundledger.fund.model.merchant import MerchantState
 from fundledger.fund.model.order import Kind, State
 from fundledger.fund.model.order_json import Order, StateName
-from fundledger.fund.model.requests import Amount, BasisPoints, Calendar, MerchantId, OrderNo, Part
+from fundledger.fund.model.requests import (
+    Amount,
+    BasisPoints,
+    Calendar,
+    LocalTime,
+    MerchantId,
+    OrderNo,
+    Part,
+    Region,
+    SettlementDays,
+)
 from fundledger.fund.statements.matching import Outcome
 from fundledger.json_values import Balance, CurrencyCode, Exact, Instant, Text, Uuid, about, encoded
 
@@ -126,7 +137,7 @@ class Merchant(msgspec.Struct):
     id: MerchantId
     name: str
     currency: CurrencyCode
-    withdrawal_limit: Annotated[Part | None, about("per day (UTC); null: no limit")]
+    withdrawal_limit: Annotated[Part | None, about("per day; null: no limit")]
     settlement: Annotated[
         str,
         about(
@@ -145,6 +156,14 @@ class Merchant(msgspec.Struct):
         ]
         | UnsetType
     ) = UNSET
+    state: Annotated[MerchantState, about(enum=[str(state) for state in MerchantState])] = MerchantState.OPEN
+    settlement_days: Annotated[
+        SettlementDays | None, about("working days until a payment is settled; null: the next day of the calendar")
+    ] = None
+    settlement_cut: Annotated[
+        LocalTime | None, about("when a day of payments ends; null: the cut of the accounting date")
+    ] = None
+    settlement_region: Annotated[Region | None, about("whose holidays apply; null: those of the currency")] = None
 
 
 class Merchants(msgspec.Struct):
@@ -196,13 +215,18 @@ class DaySum(Exact):
     kind: Annotated[str, about(enum=[str(kind) for kind in Kind])]
     currency: CurrencyCode
     state: Annotated[str, about("as it was when the day was closed", enum=[str(state) for state in State])]
-    orders: Annotated[int, about("number of orders", minimum=1)]
+    orders: Annotated[int, about("number of orders that were posted on the day", minimum=0)]
     amount: Annotated[int, about("sum of their amounts", minimum=0)]
     fee: Annotated[int, about("sum of their fees", minimum=0)]
     tax: Annotated[int, about("sum of the taxes in their fees", minimum=0)]
+    ended: Annotated[int, about("number of withdrawals that ended in this state on the day", minimum=0)]
+    ended_amount: Annotated[int, about("sum of their amounts", minimum=0)]
+    ended_fee: Annotated[int, about("sum of their fees", minimum=0)]
     amount_text: Text = UNSET
     fee_text: Text = UNSET
     tax_text: Text = UNSET
+    ended_amount_text: Text = UNSET
+    ended_fee_text: Text = UNSET
 
 
 class Day(msgspec.Struct):
@@ -211,6 +235,11 @@ class Day(msgspec.Struct):
     orders: Annotated[int | None, about("number of orders that were posted on the day", minimum=0)]
     sums: Annotated[list[DaySum], about("ordered by merchant, kind, currency and state")]
     next_cursor: NextCursor
+    begins_at: Annotated[Instant, about("beginning of the day, inclusive")]
+    ends_at: Annotated[Instant, about("end of the day, exclusive")]
+    ends: Annotated[
+        int | None, about("number of withdrawals that ended on the day; null: not closed, or closed without them")
+    ]
 
 
 class BankStatement(Exact):

@@ -19,7 +19,7 @@ from fundledger.app.http.wire.reply import Reply, encode
 from fundledger.faults import Unavailable
 from fundledger.fund.account_gateway import BadCursor, GatewayFault, Unverified
 from fundledger.fund.bills import Amounts, BillLine, BillPage, read_bill
-from fundledger.fund.model.days import after_month, beginning_of, day_after, day_of
+from fundledger.fund.model.days import Days, after_month, day_after
 from fundledger.json_values import time_text
 
 LIMIT_DEFAULT: Final = 100
@@ -46,9 +46,10 @@ async def get_bill(service: FundService, call: Call) -> Reply:
     Without `day` and `month`, the bill is that of the current day. A page may be short while `next_cursor` is not null.
     """
     id_ = merchant_id(call.parameters["id"], "id")
-    first, end = _period(call)
+    days = service.macs.days
+    first, end = _period(call, days)
     limit = number(call.query, "limit", LIMIT_DEFAULT, 1, LIMIT_MAX)
-    begins, ends, cursor = beginning_of(first), beginning_of(end), call.query.get("cursor")
+    begins, ends, cursor = days.beginning_of(first), days.beginning_of(end), call.query.get("cursor")
     merchant = await service.reading(lambda: service.merchants.read(id_))
     if merchant is None:
         raise not_found(f"merchant {id_}")
@@ -73,7 +74,7 @@ async def get_bill(service: FundService, call: Call) -> Reply:
     return Reply(200, encode(bill))
 
 
-def _period(call: Call) -> tuple[date, date]:
+def _period(call: Call, days: Days) -> tuple[date, date]:
     """Return the first day of the period, and the first day after it. Raises BadRequest (400)."""
     day, month = call.query.get("day"), call.query.get("month")
     if day is not None and month is not None:
@@ -81,7 +82,7 @@ def _period(call: Call) -> tuple[date, date]:
     if month is not None:
         first = date_of(f"{month}-01", "month")
         return first, after_month(first)
-    first = day_of(datetime.now(UTC)) if day is None else date_of(day, "day")
+    first = days.day_of(datetime.now(UTC)) if day is None else date_of(day, "day")
     return first, day_after(first)
 
 

@@ -98,6 +98,7 @@ async def approve_change(service: FundService, call: Call) -> Reply:
     decided = await service.reading(lambda: service.changes.approve(id_, call.module))
     if isinstance(decided, Change):
         await service.reading(service.channels.look)
+        await service.reading(service.merchants.look)
     return _decided(decided, call)
 
 

@@ -107,16 +107,16 @@ async def get_day(service: FundService, call: Call) -> Reply:
         if parts is None:
             raise malformed("cursor must be the next_cursor of the previous page", field="cursor")
         after = SumKey(*parts.groups())
-    found = await service.reading(lambda: read_day(service.pool, day, after, limit + 1))
+    found = await service.reading(lambda: read_day(service.pool, service.macs.days, day, after, limit + 1))
     page = found.sums[:limit]
     last = page[-1] if len(found.sums) > limit else None
     cursor = None if last is None else f"{last.merchant}:{last.kind}:{last.currency}:{last.state}"
     if wants_csv(call):
         return csv_page(SUM_COLUMNS, page, cursor)
     closed_at = None if found.closed_at is None else time_text(found.closed_at)
-    return Reply(
-        200, encode(answers.Day(day, closed_at, found.orders, [answers.DaySum(*each) for each in page], cursor))
-    )
+    shown = [answers.DaySum(*each) for each in page]
+    period = time_text(found.begins_at), time_text(found.ends_at), found.ends
+    return Reply(200, encode(answers.Day(day, closed_at, found.orders, shown, cursor, *period)))
 
 
 async def get_statements(service: FundService, call: Call) -> Reply:

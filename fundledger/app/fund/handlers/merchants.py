@@ -6,7 +6,6 @@ from fundledger.app.fund.answers import render
 from fundledger.app.fund.answers import structs as answers
 from fundledger.app.fund.answers.problems import gone, refused, unverified_items
 from fundledger.app.fund.handlers.orders import SEQ_MAX
-from fundledger.app.fund.requests.bodies import FeeRuleBody
 from fundledger.app.fund.requests.charged_account import ChargedAccount, charged_account
 from fundledger.app.fund.requests.lookup import merchant_id
 from fundledger.app.fund.service import FundService
@@ -21,10 +20,9 @@ from fundledger.fund.model import accounts
 from fundledger.fund.model.answer import OrderFault
 from fundledger.fund.model.merchant import Merchant
 from fundledger.fund.model.refusal import Refusal
-from fundledger.fund.model.requests import Fee, MerchantRequest
+from fundledger.fund.model.requests import MerchantRequest
 
 _decode_merchant = decoder(MerchantRequest)
-_decode_fee = decoder(FeeRuleBody)
 LIMIT_DEFAULT: Final = 20
 LIMIT_MAX: Final = 100
 
@@ -45,12 +43,12 @@ async def create_merchant(service: FundService, call: Call) -> Reply:
     if isinstance(answer, Refusal):
         return refused(answer)
     merchant, created = answer
-    return await _shown(service, merchant, 201 if created else 200)
+    return await shown(service, merchant, 201 if created else 200)
 
 
 async def get_merchant(service: FundService, call: Call) -> Reply:
     """Handle `GET /v1/merchants/{id}`: one merchant with the balances of its accounts."""
-    return await _shown(service, await _found(service, call), 200)
+    return await shown(service, await found(service, call), 200)
 
 
 async def list_merchants(service: FundService, call: Call) -> Reply:
@@ -58,7 +56,7 @@ async def list_merchants(service: FundService, call: Call) -> Reply:
     limit = number(call.query, "limit", LIMIT_DEFAULT, 1, LIMIT_MAX)
     after = number(call.query, "cursor", 0, 0, SEQ_MAX)
     ids = await service.reading(lambda: service.merchants.list_ids(after, limit + 1))
-    shown, bad = [], []
+    merchants, bad = [], []
     for _, id_ in ids[:limit]:
         try:
             merchant = await service.reading(lambda id_=id_: service.merchants.read(id_))  # type: ignore[misc]
@@ -66,29 +64,13 @@ async def list_merchants(service: FundService, call: Call) -> Reply:
             bad.append(id_)
         else:
             assert merchant is not None
-            shown.append(merchant)
+            merchants.append(merchant)
     following = str(ids[limit - 1][0]) if len(ids) > limit else None
-    page = answers.Merchants([render.merchant(each) for each in shown], following, unverified_items("merchant", bad))
-    return Reply(200, encode(page))
+    left_out = unverified_items("merchant", bad)
+    return Reply(200, encode(answers.Merchants([render.merchant(each) for each in merchants], following, left_out)))
 
 
-async def add_fee(service: FundService, call: Call) -> Reply:
-    """Handle `POST /v1/merchants/{id}/fees`: 201 with the new rule, which applies from its `effective_at`."""
-    body = _decode_fee(call.body)
-    id_ = (await _found(service, call)).id
-    fee = Fee(*(getattr(body, name) for name in Fee.__struct_fields__))
-    version = await service.reading(
-        lambda: service.merchants.add_fee_rule(id_, body.product, body.channel, fee, body.effective_at, call.module)
-    )
-    if isinstance(version, Refusal):
-        return refused(version)
-    merchant = await service.reading(lambda: service.merchants.read(id_))
-    assert merchant is not None
-    rule = next(rule for rule in merchant.fee_rules if rule.version == version)
-    return Reply(201, encode(render.fee_rule(rule)))
-
-
-async def _found(service: FundService, call: Call) -> Merchant:
+async def found(service: FundService, call: Call) -> Merchant:
     """Read the merchant in the path. Raises BadRequest (400, 404), Unavailable."""
     id_ = merchant_id(call.parameters["id"], "id")
     # The cache is not used here, because the cache would hide a later change of the row.
@@ -98,13 +80,14 @@ async def _found(service: FundService, call: Call) -> Merchant:
     return merchant
 
 
-async def _shown(service: FundService, merchant: Merchant, status: int) -> Reply:
+async def shown(service: FundService, merchant: Merchant, status: int) -> Reply:
+    """Return the reply with a merchant and its balances. Raises Unavailable."""
     # The last two accounts exist only if an order needed them.
     further = accounts.reserve(merchant.id), accounts.disputed(merchant.id)
     try:
         balances = await service.gateway.balances([*(name.id for name in accounts.of_merchant(merchant.id)), *further])
-    except Unverified as found:
-        return unverified(str(found))
+    except Unverified as tampered:
+        return unverified(str(tampered))
     except GatewayFault as fault:
         raise Unavailable(f"the account service does not answer: {fault}") from None
     return Reply(status, encode(render.merchant(merchant, balances)))

@@ -1,12 +1,11 @@
-"""Request bodies of the fund service other than single orders: batches, order steps, fee rules, webhooks."""
+"""Request bodies of the fund service other than single orders: batches, order steps, states of merchants, webhooks."""
 
-from datetime import UTC, datetime
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 from uuid import UUID
 
 import msgspec
 
-from fundledger.fund.model.requests import BATCH_MAX, ChannelName, ChannelRef, Fee, MerchantId, Payment, Person, Reason
+from fundledger.fund.model.requests import BATCH_MAX, ChannelRef, MerchantId, Payment, Person, Reason
 from fundledger.json_values import about
 
 SEQS_MAX: Final = 1000
@@ -45,6 +44,12 @@ class RejectBody(msgspec.Struct, forbid_unknown_fields=True):
     reason: Reason
 
 
+class ReasonBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Why the state of a merchant is changed."""
+
+    reason: Reason
+
+
 class ApprovalsBody(msgspec.Struct, forbid_unknown_fields=True):
     """Approval of many orders, of any kinds under dual control."""
 
@@ -55,25 +60,6 @@ class RetryBody(msgspec.Struct, forbid_unknown_fields=True):
     """Retry of a stuck order. `reason`: how the cause of the problem was removed."""
 
     reason: Reason | None = None
-
-
-class FeeRuleBody(Fee, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A fee rule for one channel, or for all channels if `channel` is omitted.
-
-    The rule applies from `effective_at`. Without `effective_at`, it applies as soon as all workers have loaded it.
-    """
-
-    product: Literal["payment", "withdrawal", "top_up"]
-    channel: ChannelName | None = None
-    effective_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
-
-    def __post_init__(self) -> None:
-        Fee.__post_init__(self)
-        if self.effective_at is not None:
-            try:
-                self.effective_at.astimezone(UTC)
-            except OverflowError:
-                raise ValueError("effective_at must be within the years 1 to 9999 in UTC") from None
 
 
 class WebhookBody(msgspec.Struct, forbid_unknown_fields=True):

@@ -16,6 +16,7 @@ from fundledger.app.fund.routes import (
     channels,
     events,
     lists,
+    merchant_changes,
     merchants,
     orders,
     statements,
@@ -39,6 +40,7 @@ def _with_role(route: Route[FundService]) -> Route[FundService]:
 PAGES: Final = Pages(ABOUT, lambda: ROUTES)
 _DECLARED: Final[list[Route[FundService]]] = [
     *merchants.ROUTES,
+    *merchant_changes.ROUTES,
     *orders.ROUTES,
     *approvals.ROUTES,
     *channels.ROUTES,

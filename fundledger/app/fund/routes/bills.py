@@ -26,7 +26,7 @@ ROUTES: Final[list[Route[FundService]]] = [
         "get_bill",
         "Merchants",
         "Read the bill of a merchant",
-        "Returns each movement of the merchant's accounts in a day or a month (UTC), the oldest first, with its order, "
+        "Returns each movement of the merchant's accounts in a day or a month, the oldest first, with its order, "
         "its fee and the balances after it. The lines add up to the movement of the accounts in the account service. "
         "A page may be short while `next_cursor` is not null. With `Accept: text/csv` the page is CSV, with the header "
         "`X-Next-Cursor` unless it is the last one. Returns `unavailable` if the account service does not answer.",

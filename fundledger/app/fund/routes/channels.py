@@ -124,8 +124,8 @@ ROUTES: Final[list[Route[FundService]]] = [
             422: Answer(
                 "The change is not applied.",
                 problems=(
-                    *(Code.APPROVAL_NEEDS_ANOTHER, Code.CHANGE_ENDED),
-                    *(Code.CHANNEL_NOT_FOUND, Code.REFUNDS_WAITING),
+                    *(Code.APPROVAL_NEEDS_ANOTHER, Code.CHANGE_ENDED, Code.CHANNEL_NOT_FOUND, Code.REFUNDS_WAITING),
+                    *(Code.MERCHANT_NOT_FOUND, Code.MERCHANT_CLOSED, Code.FEE_RULE_TOO_SOON),
                 ),
             ),
         },

@@ -23,6 +23,7 @@ class KindApi(NamedTuple):
 MERCHANT: Final = "10001"
 """Id of the merchant in the examples."""
 _NAMED: Final = {"merchant": MERCHANT, "order_no": "2026-0001"}
+_STATE: Final = (Code.MERCHANT_SUSPENDED, Code.MERCHANT_CLOSED)
 _PAYMENT: Final = (Code.PAYMENT_NOT_FOUND, Code.PAYMENT_NOT_POSTED, Code.ORDER_ALREADY_REVERSED)
 _OWN: Final = (Code.CHANNEL_UNDERFUNDED, Code.RECEIPT_ALREADY_BOOKED)
 INVOICE: Final = (
@@ -44,14 +45,14 @@ KINDS: Final[dict[Kind, KindApi]] = {
         ApiClass.REFUND,
         "Refund a payment, in whole or in part",
         {**_NAMED, "payment_order_no": "2026-0001", "amount": 2500},
-        (*_PAYMENT, Code.PAYMENT_BEING_SETTLED, Code.REFUND_EXCEEDS_PAYMENT),
+        (*_PAYMENT, Code.PAYMENT_BEING_SETTLED, Code.REFUND_EXCEEDS_PAYMENT, *_STATE),
     ),
     Kind.SETTLEMENT: KindApi(
         "settlements",
         ApiClass.PAYMENT,
         "Settle pending payments",
         _NAMED,
-        (Code.NOTHING_TO_SETTLE, Code.SETTLEMENT_EXCEEDS_PENDING),
+        (Code.NOTHING_TO_SETTLE, Code.SETTLEMENT_EXCEEDS_PENDING, *_STATE),
     ),
     Kind.WITHDRAWAL: KindApi(
         "withdrawals",
@@ -61,6 +62,7 @@ KINDS: Final[dict[Kind, KindApi]] = {
         (
             *(Code.WITHDRAWAL_LIMIT_EXCEEDED, Code.DEBT_EXCEEDED, Code.DEBT_IN_PROGRESS),
             *(Code.CHANNEL_CLOSED, Code.CHANNEL_UNDERFUNDED),
+            *(Code.NOTHING_TO_WITHDRAW, *_STATE),
         ),
     ),
     Kind.PAYOUT_RETURN: KindApi(
@@ -86,21 +88,21 @@ KINDS: Final[dict[Kind, KindApi]] = {
         ApiClass.PAYMENT,
         "Repay a merchant's debt from its balance",
         {**_NAMED, "amount": 500},
-        (Code.DEBT_EXCEEDED,),
+        (Code.DEBT_EXCEEDED, Code.MERCHANT_CLOSED),
     ),
     Kind.WRITE_OFF: KindApi(
         "write-offs",
         ApiClass.ADMIN,
         "Request a write-off of a merchant's debt",
         {**_NAMED, "amount": 500, "reason": "closed its shop"},
-        (Code.DEBT_EXCEEDED,),
+        (Code.DEBT_EXCEEDED, Code.MERCHANT_CLOSED),
     ),
     Kind.ADJUSTMENT: KindApi(
         "adjustments",
         ApiClass.ADMIN,
         "Request an adjustment of a merchant's balance",
         {**_NAMED, "amount": 100, "direction": "credit", "reason": "slip 17", "person": "an.li"},
-        (Code.SUSPENSE_EXCEEDED,),
+        (Code.SUSPENSE_EXCEEDED, Code.MERCHANT_CLOSED),
     ),
     Kind.CHANNEL_COST: KindApi(
         "channel-costs",
@@ -131,6 +133,7 @@ KINDS: Final[dict[Kind, KindApi]] = {
             Code.ORDER_NOT_REVERSIBLE,
             Code.ORDER_ALREADY_REVERSED,
             "voucher-already-reversed",
+            Code.MERCHANT_CLOSED,
         ),
     ),
     Kind.OWN_TRANSFER: KindApi(

@@ -64,8 +64,9 @@ ROUTES: Final[list[Route[FundService]]] = [
         "get_day",
         "Orders",
         "Read the sums of a day",
-        "Returns the sums of the orders that were posted on the day (UTC), by merchant, kind, currency and state. They "
-        f"are written once, when the day is closed. Before that, `closed_at` is null. {_CSV}",
+        "Returns the sums of the orders that were posted on the day, and of the withdrawals that ended on it, by "
+        "merchant, kind, currency and state. They are written once, when the day is closed. Before that, `closed_at` "
+        f"is null. {_CSV}",
         listed(answers.Day),
         (
             path(date, "the day", "2026-01-31", "date"),

@@ -4,7 +4,6 @@ from typing import Final
 
 from fundledger.app.fund.answers import structs as answers
 from fundledger.app.fund.handlers import merchants
-from fundledger.app.fund.requests.bodies import FeeRuleBody
 from fundledger.app.fund.routes.kinds import MERCHANT
 from fundledger.app.fund.routes.orders import page
 from fundledger.app.fund.service import FundService
@@ -62,22 +61,5 @@ ROUTES: Final[list[Route[FundService]]] = [
         {200: shown(answers.Merchant, "The merchant."), 404: no_such("merchant")},
         (_ID,),
         whose=merchants.named,
-    ),
-    Route(
-        "POST",
-        "/v1/merchants/{id}/fees",
-        merchants.add_fee,
-        ApiClass.ADMIN,
-        "add_fee",
-        _TAG,
-        "Add a fee rule to a merchant",
-        "Earlier rules are kept for the orders charged by them. Not idempotent: each request adds a rule.",
-        {
-            201: shown(answers.FeeRule, "The rule."),
-            404: no_such("merchant"),
-            422: Answer("The rule would take effect too soon.", problems=(Code.FEE_RULE_TOO_SOON,)),
-        },
-        (_ID,),
-        (FeeRuleBody, {"product": "withdrawal", "fixed": 100}),
     ),
 ]

@@ -11,6 +11,7 @@ BEGIN
     GRANT DELETE ON outbox.deliveries TO fundledger_fund_service;
     REVOKE UPDATE ON fund.events, fund.fee_rules, fund.settled_payments FROM fundledger_fund_service;
     REVOKE UPDATE ON fund.integrity_findings FROM fundledger_fund_service;
+    REVOKE UPDATE ON fund.calendars, fund.ends, fund.day_closings, fund.merchant_events FROM fundledger_fund_service;
     REVOKE INSERT, UPDATE ON fund.unswept FROM fundledger_fund_service;
     GRANT DELETE ON fund.unswept TO fundledger_fund_service;
     REVOKE INSERT, UPDATE ON fund.key_fingerprints, fund.identity, fund.persons FROM fundledger_fund_service;

@@ -44,7 +44,8 @@ CROSS JOIN LATERAL (VALUES
     ('tax', o.tax::text, p.tax::text),
     ('tax_settled', (CASE o.settle WHEN 'now' THEN o.tax ELSE 0 END + coalesce(s.tax, 0))::text, p.tax_settled::text),
     ('tax_returned', coalesce(b.tax_returned, 0)::text, p.tax_returned::text),
-    ('reversed', coalesce(b.reversed, false)::text, p.reversed::text)
+    ('reversed', coalesce(b.reversed, false)::text, p.reversed::text),
+    ('settle_on', o.settle_on::text, p.settle_on::text)
 ) AS c (name, expected, actual)
 WHERE c.expected IS DISTINCT FROM c.actual
 ORDER BY p.order_id, c.name LIMIT 100
