@@ -338,8 +338,9 @@ async def release(
     this in the transaction that records these outcomes. A row that does not match its MAC is not changed.
 
     A refused order of one of these kinds has reserved from debts only: Kind.TRANSFER, Kind.RESERVE_RELEASE,
-    Kind.SUSPENSE_CLEARING, Kind.SPLIT_PAYMENT. Kind.RESERVE_HOLD reserves nothing. The reservation of Kind.PAYABLE_PAYMENT is its own row. An order of one
-    of these kinds is not refused: Kind.TOP_UP, Kind.DISPUTE_WON, Kind.DISPUTE_FEE.
+    Kind.SUSPENSE_CLEARING, Kind.SPLIT_PAYMENT. Kind.RESERVE_HOLD reserves nothing. The reservation of
+    Kind.PAYABLE_PAYMENT is its own row. An order of one of these kinds is not refused: Kind.TOP_UP, Kind.DISPUTE_WON,
+    Kind.DISPUTE_FEE.
     """
     of_kind = {kind: [order for order in refused if order.kind is kind] for kind in RESERVING}
     reversals = [order for order in posted if order.kind is Kind.REVERSAL]
