@@ -184,6 +184,9 @@ class Settings(BaseSettings):
     weekend: str = Field(
         "sat,sun", description="days of the week that are no working days, for settlements after working days"
     )
+    payee_cooling_h: float = Field(
+        24.0, ge=0, le=720, description="hours from the approval of a payee until withdrawals to it are accepted"
+    )
     stream: Literal["on", "off"] = Field("off", description="on: events are also published to a Redis stream")
     daemons: int = Field(1, ge=0, le=16, description="processes for the background jobs of the fund service")
 

@@ -16,6 +16,7 @@ from fundledger.client.faults import (
     Unavailable,
 )
 from fundledger.client.fund_merchants import Fee, FeeRule, Holiday, Holidays, Merchant, MerchantEvent
+from fundledger.client.fund_payouts import Payee, PayoutFile, PayoutResult, PayoutResults, Withdrawal
 from fundledger.client.fund_registry import Change, Channel
 from fundledger.client.fund_service import FundService
 from fundledger.client.fund_types import (
@@ -87,8 +88,12 @@ __all__ = [
     "OrderPart",
     "OrderRefused",
     "OutcomeUnknown",
+    "Payee",
     "Payment",
     "PaymentResult",
+    "PayoutFile",
+    "PayoutResult",
+    "PayoutResults",
     "PostedVoucher",
     "Problem",
     "QuotaExceeded",
@@ -106,6 +111,7 @@ __all__ = [
     "VoucherRecord",
     "VoucherResult",
     "Webhook",
+    "Withdrawal",
     "credit",
     "debit",
 ]

@@ -176,20 +176,24 @@ class FundMerchants(Service):
         return _change(await self._to.ask("POST", f"{_path(merchant)}/fees", _encode(rule)))
 
     async def suspend_merchant(self, id_: str, reason: str) -> Merchant:
-        """Refuse refunds, settlements, withdrawals and payouts of a merchant from now on."""
+        """Refuse refunds, settlements, withdrawals and transfers of a merchant from now on, and send no payouts of its
+        withdrawals.
+        """
         return await self._move(id_, "suspend", reason=reason)
 
     async def resume_merchant(self, id_: str, reason: str) -> Merchant:
         """End the suspension of a merchant. Raises Refused with `merchant-closed`."""
         return await self._move(id_, "resume", reason=reason)
 
-    async def close_merchant(self, id_: str, reason: str, channel: str | None = None) -> Merchant:
+    async def close_merchant(
+        self, id_: str, reason: str, channel: str | None = None, payee: UUID | None = None
+    ) -> Merchant:
         """Close a merchant. With `channel`, its pending payments are settled, and its balance is withdrawn through this
-        channel. The state of the merchant is `closing` until nothing is left, then `closed`. Raises Refused with
-        `merchant-not-empty`.
+        channel, to `payee` if the merchant has payees. The state of the merchant is `closing` until nothing is left,
+        then `closed`. Raises Refused with `merchant-not-empty`, `payee-required` or `payee-not-found`.
         """
-        final = {} if channel is None else {"final": {"channel": channel}}
-        return await self._move(id_, "close", reason=reason, **final)
+        final: dict[str, object] = {"channel": channel} if payee is None else {"channel": channel, "payee": payee}
+        return await self._move(id_, "close", reason=reason, **({} if channel is None else {"final": final}))
 
     async def _move(self, id_: str, step: str, **members: object) -> Merchant:
         return _merchant(await self._to.ask("POST", f"{_path(id_)}/{step}", _encode(members)))

@@ -17,6 +17,7 @@ from fundledger.client.fund_merchants import FundMerchants
 from fundledger.client.fund_money import FundMoney
 from fundledger.client.fund_orders import Reversible
 from fundledger.client.fund_orders import order_of as _order_of
+from fundledger.client.fund_payouts import FundPayouts
 from fundledger.client.fund_registry import FundRegistry
 from fundledger.client.fund_splits import FundSplits
 from fundledger.client.fund_types import (
@@ -57,7 +58,7 @@ _history = decoder(_History)
 _report = decoder(dict[str, Any])
 
 
-class FundService(FundLists, FundRegistry, FundMerchants, FundMoney, FundSplits, FundWebhooks):
+class FundService(FundLists, FundRegistry, FundMerchants, FundMoney, FundPayouts, FundSplits, FundWebhooks):
     """Client of the fund service. Open it with `async with FundService(base_url, token) as fund`.
 
     Kind, merchant and `order_no` identify an order permanently: a repeated request returns the current order, with
@@ -129,16 +130,6 @@ class FundService(FundLists, FundRegistry, FundMerchants, FundMoney, FundSplits,
         """
         members = {"amount": amount, "day": day, "ticket": ticket}
         return await self._order("settlement", merchant=merchant, order_no=order_no, **members)
-
-    async def withdraw(
-        self, merchant: str, order_no: str, amount: int | Literal["all"], channel: str, ticket: str | None = None
-    ) -> Order:
-        """Withdraw an amount of a merchant. `all`: what remains of the available balance after the debt and the fee. In
-        the state `posted` the money is reserved. The last state is `paid` or `bounced`.
-        """
-        asked = {"all": True} if amount == "all" else {"amount": amount}
-        members = {**asked, "channel": channel, "ticket": ticket}
-        return await self._order("withdrawal", merchant=merchant, order_no=order_no, **members)
 
     async def withdrawal_paid(self, id_: UUID, channel_ref: str) -> Order:
         """Record that the bank paid a withdrawal out. Raises Refused with `withdrawal-bounced`."""

@@ -220,6 +220,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     period: str | None = None
     settle_on: date | None = None
     takes_all: bool = False
+    payee: UUID | None = None
     replay: bool = False
 
     @property
@@ -275,7 +276,7 @@ class BillPage(msgspec.Struct, frozen=True, kw_only=True):
 
 class DaySum(msgspec.Struct, frozen=True, kw_only=True):
     """The sum of a merchant's orders of one kind, currency and state, as they were when the day was closed. `orders`,
-    `amount`, `fee`: of the orders that were posted on the day. `ended`, `ended_amount`, `ended_fee`: of the withdrawals
+    `amount`, `fee`: of the orders that were posted on the day. `ended`, `ended_amount`, `ended_fee`: of the orders
     that ended on the day.
     """
 
@@ -294,7 +295,7 @@ class DaySum(msgspec.Struct, frozen=True, kw_only=True):
 
 class DayPage(msgspec.Struct, frozen=True, kw_only=True):
     """A page of the sums of a day. `closed_at` and `orders`: None if the day is not closed; then there are no sums.
-    `begins_at` is inclusive, `ends_at` exclusive. `ends`: the number of withdrawals that ended on the day.
+    `begins_at` is inclusive, `ends_at` exclusive. `ends`: the number of orders that ended on the day.
     """
 
     day: date

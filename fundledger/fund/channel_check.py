@@ -1,5 +1,7 @@
 """Check of the fund service that the channel of a new order is registered and permits the order."""
 
+import asyncio
+from collections import defaultdict
 from collections.abc import Collection
 from typing import Protocol
 
@@ -30,6 +32,8 @@ class ChannelCheck:
     def __init__(self, channels: Registry, gateway: AccountGateway) -> None:
         self._channels = channels
         self._gateway = gateway
+        self._next: dict[tuple[str, str], asyncio.Task[int]] = {}
+        self._locks: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def is_ready(self, request: Request, currency: str) -> bool:
         """Return whether this worker knows that the channel of a request permits the request, and that its accounts are
@@ -65,8 +69,24 @@ class ChannelCheck:
             if not self._gateway.is_open(name, order.currency):
                 await self._gateway.open_channel(name, order.currency)
             if order.kind is Kind.WITHDRAWAL and channel.overdraft is not None:
-                left = await self._gateway.left_for_payouts(name, order.currency) + channel.overdraft
+                left = await self._left(name, order.currency) + channel.overdraft
                 if order.amount > left:
                     detail = f"the bank account of channel {name} does not hold enough for this payout"
                     return Refusal(Code.CHANNEL_UNDERFUNDED, detail, "amount")
         return None
+
+    async def _left(self, name: str, currency: str) -> int:
+        """Return the balance that is left for payouts. Concurrent withdrawals share a read, which begins after each of
+        them was requested. Raises GatewayFault, and what asyncpg raises.
+        """
+        key = name, currency
+        read = self._next.get(key)
+        if read is None or read.done():
+            read = self._next[key] = asyncio.create_task(self._read_left(name, currency))
+        return await asyncio.shield(read)
+
+    async def _read_left(self, name: str, currency: str) -> int:
+        async with self._locks[name, currency]:
+            # A withdrawal that is requested from now on needs a later read.
+            del self._next[name, currency]
+            return await self._gateway.left_for_payouts(name, currency)

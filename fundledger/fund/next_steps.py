@@ -66,10 +66,20 @@ class NextSteps:
         """The MACs of orders."""
         return self._posting.macs
 
-    async def end(self, id_: UUID, ending: Ending, channel_ref: str | None, reason: str | None, module: str) -> Answer:
+    async def end(
+        self,
+        id_: UUID,
+        ending: Ending,
+        channel_ref: str | None,
+        reason: str | None,
+        module: str,
+        *,
+        unsent: bool = False,
+    ) -> Answer:
         """End an order. Returns the order, a fault, or a refusal. The refusal is one of ENDED, or ORDER_ENDED, if the
         other end is already recorded. Otherwise it is ORDER_NOT_FOUND, RECEIPT_ALREADY_BOOKED, one of NOT_POSTED, or
-        ORDER_NOT_POSTED. A refund that an earlier version posted has no end: it is refused as REFUND_PAID.
+        ORDER_NOT_POSTED. A refund that an earlier version posted has no end: it is refused as REFUND_PAID. `unsent`:
+        end the order only if its payout was not sent.
         """
         _log.debug("order %s: %s reports %s", id_, module, ending, extra={"event": "order_end_reported"})
 
@@ -78,7 +88,8 @@ class NextSteps:
                 order = await self._read(id_)
                 if order is None or order.ending not in (None, ending) or has_other_ref(order):
                     return None
-                if not has_end(order) or not may_become(order.kind, order.state, ending):
+                is_late = unsent and order.state is not State.POSTED
+                if is_late or not has_end(order) or not may_become(order.kind, order.state, ending):
                     return None
                 new = msgspec.structs.replace(order, ending=ending)
                 new.channel_ref, new.reason = channel_ref or order.channel_ref, reason or order.reason

@@ -67,10 +67,13 @@ class RowMacs:
     def agree(self, kind: bytes, fields_of: Callable[[Any], tuple[object, ...]], row: Any) -> bool:
         """Return whether the fields `fields_of(row)` match the MAC in the columns `mac_key` and `mac` of the row.
 
-        The result is False if `fields_of` raises an exception.
+        The result is False if `fields_of` raises an exception, except for a missing column, which is a defect of the
+        statement that read the row. Raises KeyError.
         """
         try:
             fields = fields_of(row)
+        except KeyError:
+            raise
         except Exception:
             return False
         return self.matches(kind, fields, row["mac_key"], row["mac"])

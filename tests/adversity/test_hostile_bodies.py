@@ -92,7 +92,14 @@ class Nothing:
 
 def handled(route: Route[Any], body: bytes) -> Reply | None:
     """Return the reply by which the handler refuses the body, None when it accepts the body."""
-    call = Call("tests", {"id": SOME}, {}, CIMultiDict(), body, Admission("tests", 0.0, None, ApiClass.PAYMENT))
+    call = Call(
+        "tests",
+        {"id": SOME, "payee": SOME, "name": "simulator"},
+        {},
+        CIMultiDict(),
+        body,
+        Admission("tests", 0.0, None, ApiClass.PAYMENT),
+    )
     try:
         reply = asyncio.run(_handled(route, Nothing(object() if route.by_body else None), call))
     except BadRequest as bad:
@@ -172,7 +179,13 @@ def test_no_kind_is_dearer_than_its_bytes(silent: None, service: str, route: Rou
 
 
 @pytest.mark.parametrize(
-    ("service", "route"), [post.values for post in POSTS if post.values[1].body_bytes_max > BODY_BYTES_MAX]
+    ("service", "route"),
+    [
+        post.values
+        for post in POSTS
+        if post.values[1].body_bytes_max > BODY_BYTES_MAX
+        and any(isinstance(value, list) for value in example_of(*post.values).values())
+    ],
 )
 def test_a_member_that_stands_many_times_is_no_dearer_than_a_list_of_as_many_bytes(
     silent: None, service: str, route: Route[Any]

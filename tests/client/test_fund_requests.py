@@ -57,7 +57,8 @@ REQUESTED: list[tuple[Kind, Call, dict[str, Any]]] = [
     (Kind.REFUND, lambda fund: fund.refund("m", "1", "p", 5), {"payment_order_no": "p"}),
     (Kind.SETTLEMENT, lambda fund: fund.settle("m", "1"), {"amount": None}),
     (Kind.SETTLEMENT, lambda fund: fund.settle("m", "1", 5), {"amount": 5}),
-    (Kind.WITHDRAWAL, lambda fund: fund.withdraw("m", "1", 5, "c"), {"channel": "c"}),
+    (Kind.WITHDRAWAL, lambda fund: fund.withdraw("m", "1", 5, "c"), {"channel": "c", "payee": None}),
+    (Kind.WITHDRAWAL, lambda fund: fund.withdraw("m", "1", 5, "c", payee=ID), {"channel": "c", "payee": ID}),
     (
         Kind.PAYOUT_RETURN,
         lambda fund: fund.return_payout("m", "1", "w", 5, "ref"),

@@ -21,6 +21,7 @@ from aiohttp import web
 from fundledger.fund.channels.channel import ChannelFault, Payout, Standing, StatementLine
 from fundledger.fund.channels.simulator import TOKEN_FILE, Simulator
 from fundledger.fund.model.answer import Answer, OrderFault, Taken
+from fundledger.fund.model.bank_account import BankAccount
 from fundledger.fund.model.order import REFUND_FORMAT, Kind, Order
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.next_steps import ENDED
@@ -148,9 +149,11 @@ class Scripted:
         self.asked: list[str] = []
         self.refs: list[str] = []
         self.original_refs: list[str | None] = []
+        self.payees: list[BankAccount | None] = []
         self.during: Callable[[str], Awaitable[None]] | None = None
 
-    async def pay_out(self, ref: str, amount: int, currency: str) -> Payout:
+    async def pay_out(self, ref: str, amount: int, currency: str, payee: BankAccount | None = None) -> Payout:
+        self.payees.append(payee)
         return await self._say("pay_out", ref)
 
     async def query(self, ref: str) -> Payout:

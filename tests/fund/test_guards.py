@@ -47,6 +47,12 @@ async def fund(postgres: Databases) -> AsyncIterator[Connection]:
         VALUES ('{payment.id}', 'channel', 'c CNY', '{{}}', 'waiting', 'ann', now(), 1, 'x');
         INSERT INTO fund.persons (name, roles, token_digest, created_by, created_at, mac_key, mac)
         VALUES ('ann', '{{maker}}', sha256('ann'), 'x', now(), 1, 'x');
+        INSERT INTO fund.payees (id, merchant, holder, iban, currency, state, registered_by, created_at, usable_from, mac_key, mac)
+        VALUES ('{payment.id}', 'm', 'M', 'X1', 'CNY', 'active', 'ann', now(), now(), 1, 'x');
+        INSERT INTO fund.payout_files VALUES ('c', 1, 'CNY', 'csv', 1, 100, sha256('x'), 'x', 'ann', now(), 1, 'x');
+        INSERT INTO fund.payout_results VALUES ('c', 1, 'd', 'csv', 1, '[]', 'ann', now(), 1, 'x');
+        INSERT INTO fund.payouts (order_id, channel, amount, currency, sent_at, file_no, line_no, mac_key, mac)
+        VALUES ('{adjustment.id}', 'c', 1, 'CNY', now(), 1, 1, 1, 'x');
         INSERT INTO fund.integrity_findings VALUES (1, 'k', 'key', '{{}}', now(), 1, 'x');
         INSERT INTO fund.calendars VALUES ('0001-01-01', 'UTC', '00:00', now(), 1, 'x');
         INSERT INTO fund.ends VALUES ('{payment.id}', 'paid', '2026-03-01', now(), 1, 'x');
@@ -77,9 +83,13 @@ MERCHANT = "UPDATE fund.merchants SET {}"
 EVENT = """INSERT INTO fund.merchant_events (merchant, version, what, body, by, approved_by, change, at, mac_key, mac)
            VALUES ('m', {}, '{}', '{{}}', 'x', {}, {}, now(), 1, 'x')"""
 
+PAYEE = """INSERT INTO fund.payees (id, merchant, holder, iban, account, bank_code, currency, state, registered_by, created_at,
+           usable_from, disabled_at, mac_key, mac) VALUES (gen_random_uuid(), 'm', 'M', {}, {}, {}, 'CNY', '{}', 'ann', now(), {}, {}, 1, 'x')"""
+FILE = "INSERT INTO fund.payout_files VALUES ('c', {}, 'CNY', '{}', {}, {}, {}, 'x', 'ann', now(), 1, 'x')"
+FILED = "UPDATE fund.payouts SET {} WHERE file_no = 1"
 DAY_END = "INSERT INTO fund.day_ends (day, orders, begins_at, ends_at, ends) VALUES ('2026-03-02', 0, {})"
 
-KEPT = ("persons", "channels", "changes", "split_parts", "holidays", "merchants")
+KEPT = ("persons", "channels", "changes", "split_parts", "holidays", "merchants", "payees")
 BITES: dict[str, str] = {
     "merchants_id_once": """INSERT INTO fund.merchants (id, name, currency, digest, mac_key, mac)
                             SELECT id, name, currency, digest, mac_key, mac FROM fund.merchants""",
@@ -167,6 +177,45 @@ BITES: dict[str, str] = {
                                UPDATE fund.persons SET token_digest = sha256('ann'), rotated_at = created_at + interval '1 day'""",
     "persons_forward       ": """UPDATE fund.persons SET disabled_at = now();
                                 UPDATE fund.persons SET disabled_at = NULL""",
+    "payees_pkey": """INSERT INTO fund.payees (id, merchant, holder, iban, currency, state, registered_by, created_at, usable_from,
+                      mac_key, mac) SELECT id, merchant, holder, 'X2', currency, state, registered_by, created_at, usable_from, mac_key, mac
+                      FROM fund.payees""",
+    "payees_account": PAYEE.format("'X2'", "'7'", "'b'", "active", "now()", "NULL"),
+    "payees_account ": PAYEE.format("NULL", "NULL", "'b'", "active", "now()", "NULL"),
+    "payees_account  ": PAYEE.format("NULL", "'7'", "NULL", "active", "now()", "NULL"),
+    "payees_state": PAYEE.format("'X2'", "NULL", "NULL", "lost", "now()", "NULL"),
+    "payees_usable_from": PAYEE.format("'X2'", "NULL", "NULL", "active", "now() - interval '1 s'", "NULL"),
+    "payees_disabled": PAYEE.format("'X2'", "NULL", "NULL", "disabled", "now()", "NULL"),
+    "payees_disabled ": PAYEE.format("'X2'", "NULL", "NULL", "active", "now()", "now()"),
+    "payees_disabled  ": "UPDATE fund.payees SET state = 'disabled', disabled_at = now()",
+    "payees_active_once": PAYEE.format("'X1'", "NULL", "NULL", "active", "now()", "NULL"),
+    "payees_forward": "UPDATE fund.payees SET iban = 'X3'",
+    "payees_forward ": "UPDATE fund.payees SET usable_from = created_at",
+    "payees_forward  ": "UPDATE fund.payees SET state = 'disabled', disabled_at = now(), disabled_by = 'x', holder = 'y'",
+    "payees_forward   ": """UPDATE fund.payees SET state = 'disabled', disabled_at = now(), disabled_by = 'x';
+                            UPDATE fund.payees SET state = 'active', disabled_at = NULL, disabled_by = NULL""",
+    "orders_payee": ORDER.format("payee = id"),
+    "payout_files_pkey": FILE.format(1, "csv", 1, 1, "sha256('x')"),
+    "payout_files_file_no": FILE.format(0, "csv", 1, 1, "sha256('x')"),
+    "payout_files_format": FILE.format(2, "xls", 1, 1, "sha256('x')"),
+    "payout_files_lines": FILE.format(2, "csv", 0, 1, "sha256('x')"),
+    "payout_files_lines ": FILE.format(2, "csv", 10001, 1, "sha256('x')"),
+    "payout_files_total": FILE.format(2, "csv", 1, 0, "sha256('x')"),
+    "payout_files_digest": FILE.format(2, "csv", 1, 1, "sha256('y')"),
+    "payout_results_pkey": TWICE.format("payout_results"),
+    "payouts_file": """INSERT INTO fund.payouts (order_id, channel, amount, currency, sent_at, due_at, line_no, mac_key, mac)
+                       VALUES (gen_random_uuid(), 'c', 1, 'CNY', now(), now(), 1, 1, 'x')""",
+    "payouts_of_file": """INSERT INTO fund.payouts (order_id, channel, amount, currency, sent_at, file_no, line_no, mac_key, mac)
+                          VALUES (gen_random_uuid(), 'c', 1, 'CNY', now(), 7, 1, 1, 'x'); SET CONSTRAINTS ALL IMMEDIATE""",
+    "payouts_in_file_once": """INSERT INTO fund.payouts (order_id, channel, amount, currency, sent_at, file_no, line_no, mac_key, mac)
+                               VALUES (gen_random_uuid(), 'c', 1, 'CNY', now(), 1, 1, 1, 'x')""",
+    "payouts_reported": FILED.format("reported = 'lost'"),
+    "payouts_reported ": "UPDATE fund.payouts SET reported = 'paid' WHERE file_no IS NULL",
+    "payouts_filed_once": FILED.format("file_no = 2"),
+    "payouts_filed_once ": FILED.format("line_no = 2"),
+    "payouts_filed_once  ": "UPDATE fund.payouts SET file_no = 1, line_no = 2, due_at = NULL WHERE file_no IS NULL",
+    "payouts_filed_once   ": FILED.format("channel = 'd'"),
+    "payouts_filed_once    ": FILED.format("reported = 'paid'") + "; " + FILED.format("reported = 'bounced'"),
     "integrity_findings_once": "INSERT INTO fund.integrity_findings VALUES (2, 'k', 'key', '{}', now(), 1, 'x')",
     "orders_layout": ORDER.format("layout = 3"),
     "orders_mac_of_layout": ORDER.format("mac = NULL, mac_key = NULL"),
@@ -272,6 +321,7 @@ BITES: dict[str, str] = {
     "merchants_version": """INSERT INTO fund.merchants (id, name, currency, digest, mac_key, mac, version)
                             VALUES ('new', 'M', 'CNY', '', 1, 'x', -1)""",
     "merchants_final": MERCHANT.format("final_channel = 'c'"),
+    "merchants_final_payee": MERCHANT.format("final_payee = gen_random_uuid()"),
     "merchants_forward": MERCHANT.format("state = 'closed'"),
     "merchants_forward ": MERCHANT.format("version = -1"),
     "merchants_forward  ": """UPDATE fund.merchants SET state = 'closing';
@@ -311,8 +361,9 @@ async def test_what_was_written_stays(fund: Connection, table: str, role: str):
     """An order may change, but is never deleted."""
     columns = {"settled_payments": "fee", "events": "kind", "fee_rules": "module", "integrity_findings": "at"}
     columns |= {"calendars": "timezone", "ends": "ending", "day_closings": "begun_at", "merchant_events": "what"}
+    columns |= {"payout_files": "content", "payout_results": "report"}
     column = columns.get(table)
-    changes = [f"DELETE FROM fund.{table}", f"TRUNCATE fund.{table}"]
+    changes = [f"DELETE FROM fund.{table}", f"TRUNCATE fund.{table} CASCADE"]
     changes += [f"UPDATE fund.{table} SET {column} = {column}"] if column else []
     for change in changes:
         error = await refused(fund, f"SET LOCAL session_replication_role = {role}", change)

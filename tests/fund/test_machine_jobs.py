@@ -97,7 +97,7 @@ class Bank:
     says: dict[str, tuple[str, str]] = field(default_factory=dict)
     calls: Counter[tuple[str, str]] = field(default_factory=Counter)
 
-    async def pay_out(self, ref: str, amount: int, currency: str) -> Payout:
+    async def pay_out(self, ref: str, amount: int, currency: str, payee: object = None) -> Payout:
         del currency
         self.calls["pay_out", ref] += 1
         says = self.says[ref][1]

@@ -46,7 +46,7 @@ def an_order_with_everything() -> Order:
     order = an_order(Kind.WITHDRAWAL, "w", 100, State.PAID, fee=1, ending="paid")
     for name in Order.__struct_fields__:
         if getattr(order, name) is None and name not in UNCOVERED:
-            ids = ("of_order", "of_voucher", "end_voucher_id", "reversed_by")
+            ids = ("of_order", "of_voucher", "end_voucher_id", "reversed_by", "payee")
             setattr(order, name, order.id if name in ids else 1 if name == "fee_version" else "x")
     order.parts = [SplitPart("a", 60, 6, 1), SplitPart("b", 40)]
     order.problem = b"{}"

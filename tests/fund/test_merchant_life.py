@@ -379,7 +379,7 @@ async def test_an_empty_merchant_is_closed_and_facts_about_it_are_parked(worker:
     order = await worker.value("SELECT id FROM fund.orders WHERE kind = 'withdrawal'")
     no = await close(worker, merchant)
     assert isinstance(no, Refusal)
-    assert (no.code, no.detail) == (Code.MERCHANT_NOT_EMPTY, f"merchant {merchant} has 1 open orders")
+    assert (no.code, no.detail) == (Code.MERCHANT_NOT_EMPTY, f"merchant {merchant} is not empty: open orders: 1")
     assert await state_of(worker, merchant) is MerchantState.OPEN
     await worker.batcher.end(order, "paid", "ref", None, "bank")
     assert await close(worker, merchant) is True

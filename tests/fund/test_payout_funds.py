@@ -15,6 +15,7 @@ from fundledger.fund.channels.channel import ChannelAway, Payout, Standing, Stat
 from fundledger.fund.jobs.payout_funds import PayoutFunds
 from fundledger.fund.jobs.payout_sending import Pace
 from fundledger.fund.jobs.payouts import Payouts
+from fundledger.fund.model.bank_account import BankAccount
 from fundledger.fund.model.change import Change, ChangeKind, ChangeState
 from fundledger.fund.model.channel import Channel
 from fundledger.fund.model.order import Kind, Order, State
@@ -132,7 +133,7 @@ class Lost:
     def __init__(self) -> None:
         self.asked = 0
 
-    async def pay_out(self, ref: str, amount: int, currency: str) -> Payout:
+    async def pay_out(self, ref: str, amount: int, currency: str, payee: BankAccount | None = None) -> Payout:
         self.asked += 1
         raise ChannelAway("away")
 

@@ -16,9 +16,12 @@ from fundledger.fund.model.answer import OrderFault, Taken
 from fundledger.fund.model.change import ChangeKind
 from fundledger.fund.model.change_requests import Holiday, HolidaysRequest, MerchantPatch
 from fundledger.fund.model.order import Order, State
+from fundledger.fund.model.payout_file import PayoutFileRequest, PayoutResultsRequest
 from fundledger.fund.model.refusal import Refusal
 from fundledger.fund.model.requests import Fee, FeeTier
 from fundledger.fund.model.split_requests import SplitPaymentPart
+from fundledger.fund.payout_files.export import Exported
+from fundledger.fund.payout_files.results import Imported
 from fundledger.fund.store.calendars import record_first
 from fundledger.fund.store.macs import OrderMacs
 from fundledger.fund.store.orders import read_order
@@ -29,6 +32,7 @@ from tests.fund.bank import Scripted
 from tests.support.database import Databases
 from tests.support.fund_books import check_fund, prove_fund
 from tests.support.fund_ids import KEYS
+from tests.support.fund_payees import a_payee, files_of, results_of
 from tests.support.fund_worker import FundWorker
 from tests.support.running import RunningService
 from tests.support.tampering import any_state, unguarded
@@ -47,10 +51,14 @@ UNCOVERED = {
     "fund.ends": set(),
     "fund.holidays": {"version"},
     "fund.merchant_events": {"seq"},
+    "fund.payees": {"seq"},
+    "fund.payout_files": {"content"},
+    "fund.payout_results": set(),
     "outbox.webhooks": set(),
 }
 """Columns that no MAC covers: times and numbers of attempts, the sequence of lists, the number by which workers notice
-new holidays, and the mark of repeated receipts, which another check compares with the orders.
+new holidays, the mark of repeated receipts, which another check compares with the orders, and the content of a file,
+which another check compares with its digest.
 """
 
 
@@ -83,7 +91,22 @@ async def fill(worker: FundWorker) -> str:
     days = [Holiday(date(2026, 10, 1), name="National Day"), Holiday(date(2026, 10, 10), True)]
     await worker.approved(ChangeKind.HOLIDAYS, "CNY", HolidaysRequest("CNY", days))
     await worker.approved(ChangeKind.MERCHANT, merchant, MerchantPatch(withdrawal_limit=2_000_000, why="ticket 7"))
+    await fill_files(worker)
     return merchant
+
+
+async def fill_files(worker: FundWorker) -> None:
+    """Insert a payee, a payout file, and its results."""
+    other, channel = await worker.merchant("other"), f"f-{worker.salt}"
+    await worker.pay(other, "first", 1_000)
+    payee = await a_payee(worker, other)
+    members = {"merchant": other, "amount": 70, "channel": channel, "payee": payee}
+    order = await worker.done("withdrawal", order_no="w", **members)
+    exported = await files_of(worker).export(channel, PayoutFileRequest("CNY"), "tests")
+    assert isinstance(exported, Exported), exported
+    content = f"ref,state,amount,reason\n{order.id},bounced,0.70,closed\n"
+    request = PayoutResultsRequest(exported.file.file_no, "csv", content)
+    assert isinstance(await results_of(worker).import_results(exported.file, request, "tests"), Imported)
 
 
 # --- Verify -------------------------------------------------------------------------------------------------------------
@@ -98,9 +121,10 @@ async def filled(postgres: Databases, service: RunningService) -> AsyncIterator[
         await prove_fund(dsn, service.dsn, worker.salt)
         for schema in ("fund", "outbox"):
             await worker.pool.execute(unguarded(schema))
-        numbered = [f"{table} ALTER seq" for table in ("merchants", "merchant_events", "orders")]
+        numbered = [f"{table} ALTER seq" for table in ("merchants", "merchant_events", "orders", "payees")]
         for column in ("fee_rules ALTER version", *numbered):
             await worker.pool.execute(f"ALTER TABLE fund.{column} DROP IDENTITY")
+        await worker.pool.execute("ALTER TABLE fund.payouts DROP CONSTRAINT payouts_of_file")
         yield worker
     await postgres.drop(dsn)
 

@@ -259,6 +259,7 @@ ARGUMENTS: dict[str, Any] = {
     "payouts_claim": lambda row: [
         ("c", [row["id"]], [100], ["CNY"], [None], [b"new"], [b"kept"], 1, timedelta(minutes=5))
     ],
+    "payout_files_claim": lambda row: [("c", 1, "CNY", [row["id"]], [100], [b"new"], [b"kept"], 1)],
     "payouts_unknown": lambda row: [(row["id"], timedelta(minutes=5), "why", *KEY)],
     "retry_order": lambda row: [(row["id"], "back", 300.0, "reason", *KEY)],
 }

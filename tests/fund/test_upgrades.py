@@ -20,7 +20,7 @@ from tests.support.tampering import any_state
 LATER = {
     *("set_off", "end_set_off", "parking", "parked_voucher_id", "returned"),
     *("against", "counterparty", "counter_ref", "counter_set_off", "of_kind", "tax", "parts", "period"),
-    *("settle_on", "takes_all"),
+    *("settle_on", "takes_all", "payee"),
 }
 BEFORE = 13
 """The last migration of the earlier version."""

@@ -36,9 +36,14 @@ def test_a_row_matches_only_the_mac_that_it_was_written_with(case: str) -> None:
 
 def test_a_row_whose_fields_cannot_be_encoded_does_not_match() -> None:
     def fields_of(row: Any) -> tuple[object, ...]:
-        raise KeyError(row)
+        raise ValueError(row)
 
     assert MACS.agree(KIND, fields_of, {"mac_key": VERSION, "mac": MAC}) is False
+
+
+def test_a_statement_that_omits_a_column_is_no_edited_row() -> None:
+    with pytest.raises(KeyError):
+        MACS.agree(KIND, lambda row: (row["missing"],), {"mac_key": VERSION, "mac": MAC})
 
 
 def test_a_purpose_has_keys_of_its_own() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import fundledger
+from fundledger.app.commands.payout_options import add_payouts
 from fundledger.app.console.terminal import complain, open_standard_files
 from fundledger.build import this_build, version_line
 from fundledger.security.process_memory import forbid_core_dumps, hide_memory
@@ -334,6 +335,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_orders(commands)
     _add_persons(commands)
     _add_calendar(commands)
+    add_payouts(commands, _settings)
     bench = commands.add_parser("bench", help="run benchmarks against baselines", add_help=False)
     bench.set_defaults(run=_bench)
     for with_json in (doctor, settings, hot_list):

@@ -40,6 +40,7 @@ from fundledger.fund.jobs.release import Releaser
 from fundledger.fund.jobs.settle import Settler
 from fundledger.fund.jobs.sweep import FUND_SWEEP, FundSweep
 from fundledger.fund.model.days import Days
+from fundledger.fund.payout_files.results import PayoutResults
 from fundledger.fund.poster import Posting
 from fundledger.fund.store.changes import Changes
 from fundledger.fund.store.channels import Channels, automatic
@@ -104,6 +105,7 @@ class Context(msgspec.Struct):
     payouts: Payouts
     merchants: Merchants
     changes: MerchantChanges
+    results: PayoutResults
 
 
 def jobs_of(context: Context) -> list[Job]:
@@ -115,7 +117,7 @@ def jobs_of(context: Context) -> list[Job]:
     deliverer = context.deliverer
     found = [
         Job("recoverer", _counting(recoverer.recover_some, recover.AT_ONCE), 0.5),
-        Job("payouts", _paying(context.payouts), 0.5),
+        Job("payouts", _paying(context.payouts, context.results), 0.5),
         Job("release", _counting(releaser.release_some, release.AT_ONCE), 5.0),
         Job("settlement", _counting(settler.settle_some, settle.AT_ONCE), 10.0),
         Job("closing", _counting(closer.close_some, closing.AT_ONCE), 5.0),
@@ -154,10 +156,11 @@ def _expiring(context: Context) -> Callable[[], Awaitable[tuple[int, float]]]:
     return expire
 
 
-def _paying(payouts: Payouts) -> Callable[[Lease], Awaitable[Ran]]:
+def _paying(payouts: Payouts, results: PayoutResults) -> Callable[[Lease], Awaitable[Ran]]:
     async def run(lease: Lease) -> Ran:
+        ended, _ = await results.end_some()
         done, lag_s = await payouts.pay_out_some(lease.check)
-        return Ran(done, lag_s)
+        return Ran(done + ended, lag_s)
 
     return run
 
@@ -234,7 +237,10 @@ async def context_of(config: FundProcessConfig) -> AsyncIterator[Context]:
     try:
         payouts = Payouts(pool, batcher, channels, funds=PayoutFunds(pool, gateway, registry))
         changes = MerchantChanges(pool, macs, merchants, gateway)
-        yield Context(config, chosen, pool, batcher, posting, feed, store, deliverer, payouts, merchants, changes)
+        results = PayoutResults(pool, macs, batcher, wait_s)
+        yield Context(
+            config, chosen, pool, batcher, posting, feed, store, deliverer, payouts, merchants, changes, results
+        )
     finally:
         watching.cancel()
         with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, KeyFault):

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
@@ -21,10 +22,13 @@ from fundledger.database.statements import load
 from fundledger.fund.account_gateway import AccountGateway, GatewayFault
 from fundledger.fund.agreement import Agreement
 from fundledger.fund.batcher import OrderBatcher
+from fundledger.fund.jobs.payout_funds import PayoutFunds
 from fundledger.fund.model.change import ChangeKind
 from fundledger.fund.model.ids import Ids
 from fundledger.fund.model.person import is_person
 from fundledger.fund.model.posting_result import PostingResult
+from fundledger.fund.payout_files.export import PayoutFiles
+from fundledger.fund.payout_files.results import PayoutResults
 from fundledger.fund.poster import Posting
 from fundledger.fund.store.changes import Changes
 from fundledger.fund.store.channels import Channels, automatic
@@ -32,6 +36,7 @@ from fundledger.fund.store.holidays import apply_holidays
 from fundledger.fund.store.macs import OrderMacs, Tampered
 from fundledger.fund.store.merchant_changes import MerchantChanges
 from fundledger.fund.store.merchants import Merchants
+from fundledger.fund.store.payees import Payees
 from fundledger.fund.store.persons import Persons
 from fundledger.jobs.runner import JobRunner
 from fundledger.outbox.feed import Feed
@@ -103,11 +108,14 @@ class FundService(Worker):
         self.ids = ids
         self.posting = Posting(pool, self.gateway, ids, macs)
         self.channels = Channels(pool, macs, automatic(settings.channel_urls()))
+        cooling = timedelta(hours=settings.payee_cooling_h)
+        self.payees = Payees(pool, macs, ids, cooling)
         self.changes = Changes(
             pool,
             macs,
             {
                 ChangeKind.CHANNEL: self.channels.apply,
+                ChangeKind.PAYEE: self.payees.apply,
                 ChangeKind.MERCHANT: self.merchant_changes.apply_patch,
                 ChangeKind.FEE_RULE: self.merchant_changes.apply_fee_rule,
                 ChangeKind.HOLIDAYS: partial(apply_holidays, macs=macs),
@@ -116,6 +124,9 @@ class FundService(Worker):
         self.batcher = OrderBatcher(
             pool, self.posting, self.merchants, self.channels, batch_max=batch_max, wait_s=wait_s, due_s=due_s
         )
+        funds = PayoutFunds(pool, self.gateway, self.channels)
+        self.payout_files = PayoutFiles(pool, macs, self.batcher, self.channels, funds)
+        self.payout_results = PayoutResults(pool, macs, self.batcher, wait_s)
         # This runner runs no jobs. It reports overdue jobs even if no background job process runs any more.
         self.runner = JobRunner(pool, [], f"fund-{ordinal}", retires=False)
         self._accounts = accounts

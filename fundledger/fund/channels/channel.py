@@ -8,6 +8,8 @@ from typing import Protocol
 
 import msgspec
 
+from fundledger.fund.model.bank_account import BankAccount
+
 
 class Standing(StrEnum):
     """The status of a payout or a refund, as its channel reports it. One that is `accepted` becomes `paid` or `bounced`
@@ -64,9 +66,10 @@ class Channel(Protocol):
     Every call ends in bounded time. After a cancellation the outcome of the call is unknown, as after ChannelSilent.
     """
 
-    async def pay_out(self, ref: str, amount: int, currency: str) -> Payout:
-        """Send money. A repeated call with the same `ref` sends nothing and returns the current status. The status is
-        never `absent`. Raises ChannelAway, ChannelSilent.
+    async def pay_out(self, ref: str, amount: int, currency: str, payee: BankAccount | None = None) -> Payout:
+        """Send money to a bank account. `payee` is None for a merchant without payees: then the channel has to know the
+        account. A repeated call with the same `ref` sends nothing and returns the current status. The status is never
+        `absent`. Raises ChannelAway, ChannelSilent.
         """
         ...
 

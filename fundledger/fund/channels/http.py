@@ -13,6 +13,7 @@ import msgspec
 from yarl import URL
 
 from fundledger.fund.channels.channel import ChannelAway, ChannelSilent, Payout, Standing, StatementLine
+from fundledger.fund.model.bank_account import BankAccount
 from fundledger.fund.model.requests import AMOUNT_MAX, Amount, ChannelRef, Currency, Reason
 
 CONNECT_S: Final = 2.0
@@ -73,8 +74,9 @@ class HttpChannel:
         if session is not None:
             await session.close()
 
-    async def pay_out(self, ref: str, amount: int, currency: str) -> Payout:
-        return await self._send("payouts", {"ref": ref, "amount": amount, "currency": currency})
+    async def pay_out(self, ref: str, amount: int, currency: str, payee: BankAccount | None = None) -> Payout:
+        of: dict[str, Any] = {} if payee is None else {"payee": msgspec.to_builtins(payee)}
+        return await self._send("payouts", {"ref": ref, "amount": amount, "currency": currency, **of})
 
     async def query(self, ref: str) -> Payout:
         return await self._query("payouts", ref)

@@ -115,7 +115,7 @@ class Simulator:
 
     async def _pay_out(self, request: web.Request) -> web.Response:
         """Return the payout with status 200, or with 202 until it is settled. Return 409 if the reference exists with
-        another amount.
+        another amount or payee.
         """
         return await self._sent(request, await _body(request, PayoutBody))
 
@@ -123,15 +123,15 @@ class Simulator:
         """Return the refund, as `_pay_out` returns a payout. The simulator does not know the payments."""
         return await self._sent(request, await _body(request, RefundBody))
 
-    async def _sent(self, request: web.Request, body: PayoutBody) -> web.Response:
+    async def _sent(self, request: web.Request, body: PayoutBody | RefundBody) -> web.Response:
         number = self._numbered()
         await self._late()
         if self._fate("error", number) < self.behaviour.error_rate:
             return _json({"error": "out of order"}, 500)
         outcome = "bounced" if self._fate("bounce", body.ref) < self.behaviour.bounce_rate else "paid"
         kept = self.bank.pay(body, outcome, self.behaviour.settle_after_ms)
-        asked = body.amount, body.currency, getattr(body, "original_ref", None)
-        if (kept.amount, kept.currency, kept.original_ref) != asked:
+        asked = body.amount, body.currency, getattr(body, "original_ref", None), getattr(body, "payee_json", None)
+        if (kept.amount, kept.currency, kept.original_ref, kept.payee) != asked:
             return _json({"error": "this ref is used by another payout or refund", "ref": body.ref}, 409)
         if self._fate("lost", number) < self.behaviour.lost_answer_rate:
             return _never(request)
@@ -169,6 +169,8 @@ class Simulator:
         settled = kept.settles_ms <= now_ms()
         said: dict[str, Any] = {"ref": kept.ref, "state": kept.outcome if settled else "accepted"}
         said |= {"amount": kept.amount, "currency": kept.currency, "channel_ref": kept.channel_ref, "asked": kept.asked}
+        if kept.payee is not None:
+            said["payee"] = msgspec.Raw(kept.payee.encode())
         if settled and kept.outcome == "bounced":
             said["reason"] = "the payee's account is closed"
         return _json(said, 200 if settled else 202)

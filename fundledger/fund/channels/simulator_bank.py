@@ -11,18 +11,29 @@ import msgspec
 
 from fundledger.database.statements import load
 from fundledger.fund.channels.http import Moved
+from fundledger.fund.model.bank_account import BankAccount
 from fundledger.fund.model.requests import Amount, ChannelRef, Currency
 
 SQL: Final = load("fundledger.fund.channels")
 
 
-class PayoutBody(msgspec.Struct, forbid_unknown_fields=True):
+class SentBody(msgspec.Struct, forbid_unknown_fields=True):
     ref: ChannelRef
     amount: Amount
     currency: Currency
 
 
-class RefundBody(PayoutBody, forbid_unknown_fields=True):
+class PayoutBody(SentBody, forbid_unknown_fields=True):
+    """`payee`: the bank account to which the amount is paid."""
+
+    payee: BankAccount | None = None
+
+    @property
+    def payee_json(self) -> str | None:
+        return None if self.payee is None else msgspec.json.encode(self.payee).decode()
+
+
+class RefundBody(SentBody, forbid_unknown_fields=True):
     """`original_ref`: the reference of the refunded payment at the bank."""
 
     original_ref: ChannelRef | None = None
@@ -48,7 +59,9 @@ class ReceiptBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Kept(msgspec.Struct):
-    """A row of the table `payouts` or `refunds`. Times are in ms since 1970. `asked`: the number of requests to pay."""
+    """A row of the table `payouts` or `refunds`. Times are in ms since 1970. `asked`: the number of requests to pay.
+    `payee`: the bank account of a payout, as JSON.
+    """
 
     ref: str
     channel_ref: str
@@ -58,6 +71,7 @@ class Kept(msgspec.Struct):
     settles_ms: int
     asked: int
     original_ref: str | None = None
+    payee: str | None = None
 
 
 class Line(msgspec.Struct):
@@ -78,11 +92,14 @@ class Bank:
         self._db.execute("PRAGMA synchronous = FULL")
         for name in ("payouts", "refunds", "returns", "receipts"):
             self._db.execute(SQL[f"simulator_{name}"])
+        if not self._db.execute(SQL["simulator_has_payees"]).fetchall():
+            # A database of an earlier version.
+            self._db.execute(SQL["simulator_add_payees"])
 
     def close(self) -> None:
         self._db.close()
 
-    def pay(self, body: PayoutBody, outcome: str, settle_after_ms: int) -> Kept:
+    def pay(self, body: PayoutBody | RefundBody, outcome: str, settle_after_ms: int) -> Kept:
         """Insert a payout or a refund and return its row. If its reference exists, count the request and return the
         existing row.
         """
@@ -90,7 +107,7 @@ class Bank:
         values = (body.ref, _named("SIM", body.ref), body.amount, body.currency, outcome, now, now + settle_after_ms)
         if isinstance(body, RefundBody):
             return Kept(**self._db.execute(SQL["simulator_refund"], (*values, body.original_ref)).fetchall()[0])
-        return Kept(**self._db.execute(SQL["simulator_pay"], values).fetchall()[0])
+        return Kept(**self._db.execute(SQL["simulator_pay"], (*values, body.payee_json)).fetchall()[0])
 
     def read(self, ref: str, *, is_refund: bool = False) -> Kept | None:
         rows = self._db.execute(SQL["simulator_read_refund" if is_refund else "simulator_read"], (ref,)).fetchall()

@@ -73,7 +73,7 @@ class Closer:
             closed += why is None
             if why is not None and self._waits.get(id_) != why:
                 _log.warning(
-                    "merchant %s is being closed, and waits: it has %s",
+                    "merchant %s is still being closed: %s",
                     *(id_, why),
                     extra={"event": "merchant_close_waits", "merchant": id_},
                 )
@@ -111,7 +111,10 @@ class Closer:
         if channel is not None and available in found and found[available].balance.available > 0:
             number = await self._number(merchant.id, Kind.WITHDRAWAL)
             if number is not None:
-                await self._ask(Withdrawal(merchant=merchant.id, order_no=number, channel=channel, all=True))
+                payee = merchant.final_payee
+                await self._ask(
+                    Withdrawal(merchant=merchant.id, order_no=number, channel=channel, all=True, payee=payee)
+                )
 
     async def _number(self, merchant: str, kind: Kind) -> str | None:
         """Return the number of the next final order. Every run returns the same number until an order has it. None: no

@@ -1,11 +1,11 @@
 """Background job of the fund service that closes each past day once: it sums the day's orders by merchant, kind,
-currency and state, and the withdrawals that ended on the day.
+currency and state, and the orders that ended on the day.
 
 A day is closed when two conditions hold. First, the day ended at least GRACE_S seconds ago. Second, every order of this
 day and of earlier days has a known outcome, because an order without a known outcome may have been posted on this day.
 Days are closed in order, one at a time.
 
-An order belongs to the day on which it was posted. The end of a withdrawal belongs to the day on which it was posted,
+An order belongs to the day on which it was posted. The end of an order belongs to the day on which it was posted,
 unless that day is being closed when the end is recorded: then it belongs to the first open day.
 """
 

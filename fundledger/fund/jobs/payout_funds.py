@@ -13,8 +13,10 @@ import asyncpg
 
 from fundledger.fund.account_gateway import AccountGateway, GatewayFault
 from fundledger.fund.channel_check import Registry
+from fundledger.fund.model.channel import Channel
 from fundledger.fund.model.order import Kind, Order
 from fundledger.fund.store.macs import Tampered
+from fundledger.fund.store.orders import AnyConnection
 from fundledger.fund.store.queries import SQL
 
 _log = logging.getLogger(__name__)
@@ -65,14 +67,20 @@ class PayoutFunds:
             channel = await self._channels.get(name, currency)
             if channel is None or not channel.sends(kind):
                 return 0
-            if channel.overdraft is None:
-                return None
-            # An order that ends between these reads is counted twice, and never missed.
-            sent = await self._pool.fetchval(SQL["payouts_underway"], name, currency)
-            lost = await self._pool.fetchval(SQL["lost_disputes"], name, currency)
-            bank = (await self._gateway.balances([channel.bank_account])).get(channel.bank_account)
+            return await self.left_of(self._pool, channel)
         except (GatewayFault, Tampered):
             return 0
+
+    async def left_of(self, connection: AnyConnection, channel: Channel) -> int | None:
+        """Return the amount that may be paid out through a channel, None for any amount. Raises GatewayFault, and what
+        asyncpg raises.
+        """
+        if channel.overdraft is None:
+            return None
+        # An order that ends between these reads is counted twice, and never missed.
+        sent = await connection.fetchval(SQL["payouts_underway"], channel.name, channel.currency)
+        lost = await connection.fetchval(SQL["lost_disputes"], channel.name, channel.currency)
+        bank = (await self._gateway.balances([channel.bank_account])).get(channel.bank_account)
         return (0 if bank is None else bank.balance.posted) + channel.overdraft - int(sent) - int(lost)
 
     def _report(self, name: str, currency: str, kind: Kind, *, is_short: bool) -> None:

@@ -5,7 +5,7 @@ status that the channel reports. Below, a payout is the payout of a withdrawal o
 import logging
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Final, Literal, Protocol, cast
+from typing import Literal, Protocol, cast
 from uuid import UUID
 
 import asyncpg
@@ -16,8 +16,11 @@ from fundledger.fund.account_gateway import GatewayFault
 from fundledger.fund.channels.channel import Channel, ChannelAway, ChannelFault, Payout, Standing
 from fundledger.fund.jobs.payout_funds import PayoutFunds
 from fundledger.fund.jobs.payout_holds import held
-from fundledger.fund.jobs.stuck import mark_stuck, problem
-from fundledger.fund.model.answer import Answer, Taken
+from fundledger.fund.jobs.payout_payees import PayoutPayees
+from fundledger.fund.jobs.recorded_end import ENDED_AS, recorded_end
+from fundledger.fund.jobs.stuck import mark_differing
+from fundledger.fund.model.answer import Answer
+from fundledger.fund.model.bank_account import BankAccount
 from fundledger.fund.model.order import REFUNDS, Kind, Order, State
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.store.mac_layouts import PAYOUT, fields_of_payout
@@ -28,17 +31,20 @@ from fundledger.fund.store.queries import SQL
 _log = logging.getLogger(__name__)
 
 Ending = Literal["paid", "bounced"]
-_ENDED_AS: Final = {
-    **dict.fromkeys((Code.WITHDRAWAL_PAID, Code.REFUND_PAID), "paid"),
-    **dict.fromkeys((Code.WITHDRAWAL_BOUNCED, Code.REFUND_BOUNCED), "bounced"),
-}
 
 
 class Ends(Protocol):
     """The interface to the order batcher, as far as payouts need it."""
 
     async def end(
-        self, order_id: UUID, ending: Ending, channel_ref: str | None, reason: str | None, module: str
+        self,
+        id_: UUID,
+        ending: Ending,
+        channel_ref: str | None,
+        reason: str | None,
+        module: str,
+        *,
+        unsent: bool = False,
     ) -> Answer: ...
 
     @property
@@ -90,7 +96,9 @@ class Pace(msgspec.Struct, frozen=True):
 
 
 class Sending(msgspec.Struct):
-    """A payout that this process has leased in order to send it or to poll its status. `kind`: that of its order."""
+    """A payout that this process has leased in order to send it or to poll its status. `kind`: that of its order.
+    `payee`: the payee of its order, as far as the order was verified.
+    """
 
     order_id: UUID
     kind: str
@@ -98,6 +106,7 @@ class Sending(msgspec.Struct):
     currency: str
     asked: int
     channel_ref: str | None = None
+    payee: UUID | None = None
 
 
 class PayoutSender:
@@ -120,6 +129,7 @@ class PayoutSender:
         self._channel = channel
         self._pace = pace
         self._funds = funds
+        self._payees = PayoutPayees(pool, batcher.macs)
         self._limiter: AsyncLimiter | None = None
         self.check: Callable[[], None] | None = None
         self.ended = 0
@@ -143,8 +153,14 @@ class PayoutSender:
             # The order has ended since the payout was leased. Do not send it: poll the channel later.
             await self._postpone(sending)
             return True
+        payee = await self._payees.usable(sending.payee)
+        if sending.payee is not None and payee is None:
+            # The payee has been disabled or edited since the payout was leased.
+            await self._postpone(sending)
+            return True
+        account = None if payee is None else payee.bank_account
         try:
-            reported = await self._call(sending, original_ref)
+            reported = await self._call(sending, original_ref, account)
         except ChannelAway as fault:
             _log.warning("channel %s is unavailable: %s", self._name, fault, extra={"event": "channel_unavailable"})
             await self._postpone(sending)
@@ -169,12 +185,12 @@ class PayoutSender:
             await self._act_on_status(sending, reported)
         return True
 
-    async def _call(self, sending: Sending, original_ref: str | None) -> Payout:
+    async def _call(self, sending: Sending, original_ref: str | None, payee: BankAccount | None) -> Payout:
         """Send money. Raises what the channel raises."""
         ref, money = str(sending.order_id), (sending.amount, sending.currency)
         if sending.kind in REFUNDS:
             return await self._channel.refund(ref, original_ref, *money)
-        return await self._channel.pay_out(ref, *money)
+        return await self._channel.pay_out(ref, *money, payee)
 
     async def _original_ref(self, sending: Sending) -> str | None:
         """Return the channel's reference of the payment of a refund. Raises Tampered if the payment does not match its
@@ -215,8 +231,10 @@ class PayoutSender:
         return True
 
     async def matching_order(self, order: Order) -> Order | None:
-        """Return the order if its posted voucher matches it. Otherwise return None, and the caller must not send the
-        payout. An order that differs from its voucher becomes stuck.
+        """Return the order if its posted voucher matches it, and its payee is usable. Otherwise return None, and the
+        caller must not send the payout. An order that differs from its voucher becomes stuck, and so does one whose
+        payee does not match its MAC. If the payee is disabled, a withdrawal that was not sent is returned to the
+        merchant.
         """
         try:
             differs = await self._batcher.contradiction(order)
@@ -227,9 +245,16 @@ class PayoutSender:
                 extra={"event": "payout_postponed", "order": str(order.id)},
             )
             return None
-        if differs is None:
+        if differs is not None:
+            await self.report_difference(order, differs)
+            return None
+        unusable = await self._payees.why_unusable(order)
+        if unusable is None:
             return order
-        await self.report_difference(order, differs)
+        if unusable.tampered:
+            await self.report_difference(order, unusable.detail)
+        else:
+            await self._payees.give_up(self._batcher, order, unusable.detail, f"channel/{self._name}")
         return None
 
     async def _may_send_again(self, sending: Sending) -> bool:
@@ -249,6 +274,7 @@ class PayoutSender:
         if order is None:
             return False
         if (order.kind, order.amount, order.currency) == (sending.kind, sending.amount, sending.currency):
+            sending.payee = order.payee
             return True
         detail = f"the payout has {sending.amount} {sending.currency}, the order {order.amount} {order.currency}"
         await self.report_difference(order, detail)
@@ -261,13 +287,8 @@ class PayoutSender:
             await self.report_difference(order_from(row), detail)
 
     async def report_difference(self, order: Order, detail: str) -> None:
-        """Mark an order as stuck, because the order differs from its voucher or its payout. Record the
-        difference once.
-        """
-        reason = problem("payout-differs", "Payout differs from posted voucher", detail)
-        if await mark_stuck(self._pool, self._batcher.macs, order, reason):
-            evidence = msgspec.json.encode({"detail": detail}).decode()
-            await self._pool.execute(SQL["payouts_finding"], order.id, self._name, order.state, "voucher", evidence)
+        """Mark an order as stuck, because the order differs from its voucher or its payout. Record the difference."""
+        await mark_differing(self._pool, self._batcher.macs, order, self._name, detail)
 
     async def _act_on_status(self, sending: Sending, reported: Payout) -> None:
         """Act on the status that the channel reports for a payout. If the reported amount or currency differs from the
@@ -289,7 +310,7 @@ class PayoutSender:
         if isinstance(answer, Refusal) and answer.code is Code.RECEIPT_ALREADY_BOOKED:
             await self._record_finding(sending, "sent", "paid", reported)
             answer = await self._batcher.end(sending.order_id, ending, None, reason, by)
-        recorded = _end_of(answer)
+        recorded = recorded_end(answer)
         if recorded is None:
             _log.warning(
                 "recording that payout %s is %s failed: %s",
@@ -312,7 +333,7 @@ class PayoutSender:
         doubt = timedelta(seconds=self._pace.doubt_s)
         row = await self._pool.fetchrow(SQL["payouts_stands"], sending.order_id, doubt)
         assert row is not None
-        if not row["past_doubt"] or row["stands"] not in _ENDED_AS.values():
+        if not row["past_doubt"] or row["stands"] not in ENDED_AS.values():
             await self._postpone(sending)
             return
         if row["stands"] == "paid":
@@ -365,15 +386,3 @@ class PayoutSender:
             burst = max(1.0, self._pace.rate)
             self._limiter = AsyncLimiter(burst, burst / self._pace.rate)
         await self._limiter.acquire()
-
-
-def _end_of(answer: Answer) -> str | None:
-    """Return the recorded end of an order (`paid` or `bounced`), as an answer of the batcher reports it. Return None if
-    the answer reports no end.
-    """
-    if isinstance(answer, Refusal):
-        return _ENDED_AS.get(answer.code)
-    if isinstance(answer, Taken):
-        end = answer.order.ending or answer.order.state.value
-        return end if end in {"paid", "bounced"} else None
-    return None

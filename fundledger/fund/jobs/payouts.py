@@ -104,11 +104,11 @@ class ChannelPayouts:
                 done += await self._in_chunks(partial(self._new, kinds, set(), set()), self.sender.send)
         return done
 
-    def _due(self, kinds: Collection[Kind]) -> Callable[[], Awaitable[list[asyncpg.Record]]]:
+    def _due(self, kinds: Collection[Kind]) -> Callable[[], Awaitable[list[Sending]]]:
         """Return a function that leases the next chunk of payouts of these kinds that are due for a poll."""
         began_at: datetime | None = None
 
-        async def due() -> list[asyncpg.Record]:
+        async def due() -> list[Sending]:
             nonlocal began_at
             leased = self._name, self._pace.chunk, self._pace.lease
             while True:
@@ -116,11 +116,11 @@ class ChannelPayouts:
                 began_at = rows[0]["began_at"] if rows else began_at
                 there = [row for row in rows if await self._verifies(row)]
                 if there or not rows:
-                    return there
+                    return list(map(_sending, there))
 
         return due
 
-    async def _new(self, kinds: Collection[Kind], unfunded: set[str], holding: set[str]) -> list[asyncpg.Record]:
+    async def _new(self, kinds: Collection[Kind], unfunded: set[str], holding: set[str]) -> list[Sending]:
         """Record a chunk of orders of these kinds as `sent`, and return their payouts. `unfunded`: the currencies to
         leave out, to which currencies are added in which the channel cannot pay out now. `holding`: the same for
         merchants that get no payouts now. The refunds of such a merchant are sent, because payers wait for them.
@@ -145,9 +145,9 @@ class ChannelPayouts:
             if len(unfunded) + len(holding) == before:
                 return []
 
-    async def _claim(self, orders: list[Order]) -> list[asyncpg.Record]:
+    async def _claim(self, orders: list[Order]) -> list[Sending]:
         """Record orders as `sent` and insert their payouts. Skip each order that has changed since it was read. Return
-        the rows of the inserted payouts.
+        the inserted payouts.
         """
         macs, sent, kept = self._batcher.macs, [], []
         for order in orders:
@@ -162,10 +162,12 @@ class ChannelPayouts:
             [o.mac for o in orders],
         )
         macced = [order.mac for order in sent], kept, macs.rows.version
-        return await self._pool.fetch(SQL["payouts_claim"], self._name, *found, *macced, self._pace.lease)
+        rows = await self._pool.fetch(SQL["payouts_claim"], self._name, *found, *macced, self._pace.lease)
+        payees = {order.id: order.payee for order in orders}
+        return [msgspec.structs.replace(_sending(row), payee=payees[row["order_id"]]) for row in rows]
 
     async def _in_chunks(
-        self, take: Callable[[], Awaitable[list[asyncpg.Record]]], each: Callable[[Sending], Awaitable[bool]]
+        self, take: Callable[[], Awaitable[list[Sending]]], each: Callable[[Sending], Awaitable[bool]]
     ) -> int:
         """Call `take` for a chunk of payouts, and call `each` for each payout of the chunk. Repeat this until `take`
         returns no payout, `turn_max` payouts are done, or the channel answered no call. With chunks, few orders become
@@ -173,10 +175,9 @@ class ChannelPayouts:
         """
         done, self._answers = 0, True
         while done < self._pace.turn_max and self._answers:
-            rows = await take()
-            if not rows:
+            sendings = await take()
+            if not sendings:
                 break
-            sendings = [Sending(*(row[name] for name in Sending.__struct_fields__)) for row in rows]
             results = await asyncio.gather(*(each(sending) for sending in sendings), return_exceptions=True)
             for result in results:
                 if isinstance(result, BaseException):
@@ -200,3 +201,7 @@ class ChannelPayouts:
             await self.sender.report_difference(order_from(order), "the payout does not match its MAC")
         await self._pool.execute(SQL["payouts_postpone"], row["order_id"], self._pace.pause_after(row["asked"]))
         return False
+
+
+def _sending(row: asyncpg.Record) -> Sending:
+    return Sending(row["order_id"], row["kind"], row["amount"], row["currency"], row["asked"], row["channel_ref"])

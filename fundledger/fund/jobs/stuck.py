@@ -34,6 +34,16 @@ async def mark_stuck(connection: AnyConnection, macs: OrderMacs, order: Order, p
     return True
 
 
+async def mark_differing(connection: AnyConnection, macs: OrderMacs, order: Order, channel: str, detail: str) -> None:
+    """Mark an order as stuck, because it differs from its voucher, its payout or its payee. Record the difference once.
+    Raises what asyncpg raises.
+    """
+    reason = problem("payout-differs", "Payout differs from posted voucher", detail)
+    if await mark_stuck(connection, macs, order, reason):
+        evidence = msgspec.json.encode({"detail": detail}).decode()
+        await connection.execute(SQL["payouts_finding"], order.id, channel, order.state, "voucher", evidence)
+
+
 async def retry(
     connection: AnyConnection, macs: OrderMacs, order: Order, module: str, reason: str | None, due_s: float
 ) -> Order | None:

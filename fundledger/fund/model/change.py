@@ -14,6 +14,7 @@ class ChangeKind(StrEnum):
     MERCHANT = "merchant"
     FEE_RULE = "fee_rule"
     HOLIDAYS = "holidays"
+    PAYEE = "payee"
 
 
 class ChangeState(StrEnum):

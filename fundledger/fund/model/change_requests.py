@@ -18,6 +18,7 @@ from fundledger.fund.model.requests import (
     SettlementDays,
     require_day,
 )
+from fundledger.json_values import Uuid, about
 
 HOLIDAYS_MAX: Final = 400
 """The maximum number of days in one request."""
@@ -97,10 +98,13 @@ class HolidaysRequest(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=
             raise ValueError("a day is repeated")
 
 
-class FinalWithdrawal(msgspec.Struct, forbid_unknown_fields=True):
-    """The final withdrawal of a merchant that closes. `channel`: the channel of the payout."""
+class FinalWithdrawal(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """The final withdrawal of a merchant that closes. `channel`: the channel of the payout. `payee`: required if the
+    merchant has a payee.
+    """
 
     channel: ChannelName
+    payee: Annotated[Uuid, about("id of the payee")] | None = None
 
 
 class CloseRequest(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):

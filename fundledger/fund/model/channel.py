@@ -52,8 +52,10 @@ class Channel(msgspec.Struct, frozen=True):
 
 
 class ChannelRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """A new channel. `payout`: `http` if the service sends payouts to the URL of the channel in the settings, `file` or
-    `manual` if a person sends them and reports their end. `refund`: the same for refunds; `payout`: as payouts.
+    """A new channel. `payout`: `http` if the service sends payouts to the URL of the channel in the settings, `file` if
+    an operator exports them as payout files and imports their results, `manual` if a person sends them and reports
+    their ends. `refund`: `http` if the service sends refunds, `file` or `manual` if a person does; `payout`: as
+    payouts, but refunds are in no payout file.
     """
 
     name: ChannelName

@@ -124,7 +124,7 @@ def draft_of(
             if order.settle == "later" and dates is not None and merchant is not None:
                 order.settle_on = dates.due(merchant, at)
         case requests.Withdrawal():
-            order.channel, order.takes_all = request.channel, request.all
+            order.channel, order.takes_all, order.payee = request.channel, request.all, request.payee
             _charge(order, merchant, "withdrawal")
             if order.amount + order.fee > requests.AMOUNT_MAX:
                 detail = f"amount and fee of {order.fee} exceed {requests.AMOUNT_MAX}"

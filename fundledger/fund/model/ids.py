@@ -54,6 +54,10 @@ class Ids:
         """
         return self._named("voucher", order.hex, step, str(attempt))
 
+    def payee(self, *parts: str) -> UUID:
+        """Return an id of a bank account of a merchant. The account number cannot be computed from it."""
+        return self._named("payee", *parts)
+
     def _named(self, *parts: str) -> UUID:
         # The id is a UUID of version 8 (RFC 9562). It has 122 bits of an HMAC-SHA256 over the parts, each preceded by
         # its length.

@@ -5,6 +5,7 @@ Pure.
 from datetime import datetime, time
 from enum import StrEnum
 from typing import Final
+from uuid import UUID
 
 import msgspec
 
@@ -58,6 +59,7 @@ class Merchant(msgspec.Struct, frozen=True):
     settlement_cut: time | None = None
     settlement_region: str | None = None
     final_channel: str | None = None
+    final_payee: UUID | None = None
     version: int = 0
 
     @property

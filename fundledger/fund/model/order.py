@@ -216,6 +216,7 @@ class Order(msgspec.Struct):
     period: str | None = None
     settle_on: date | None = None
     takes_all: bool = False
+    payee: UUID | None = None
 
 
 def has_end(order: Order) -> bool:

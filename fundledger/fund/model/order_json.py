@@ -154,6 +154,7 @@ class Order(msgspec.Struct):
     takes_all: (
         Annotated[bool, about("of a withdrawal: its amount was decided from the available balance")] | UnsetType
     ) = UNSET
+    payee: Annotated[Uuid, about("of a withdrawal: the payee to which it is paid out")] | UnsetType = UNSET
 
 
 class Event(msgspec.Struct):
@@ -237,4 +238,5 @@ def _published(order: StoredOrder) -> Order:
         UNSET if order.period is None else order.period,
         UNSET if order.settle_on is None else order.settle_on,
         order.takes_all or UNSET,
+        UNSET if order.payee is None else order.payee,
     )

@@ -12,6 +12,7 @@ import msgspec
 from fundledger.fund.model.days import FIRST, LAST
 from fundledger.fund.model.fees import FeeReturn, TaxMode
 from fundledger.fund.model.order import PLATFORM, Kind
+from fundledger.json_values import Uuid, about
 
 AUTO: Final = "auto-"
 """Prefix of the order numbers of automatic settlements, and of the final orders of merchants that close."""
@@ -139,8 +140,9 @@ class Settlement(Request, kw_only=True):
 
 
 class Withdrawal(Request, kw_only=True):
-    """A withdrawal of `amount`. With `all` instead, the amount is what remains of the available balance after the
-    merchant's debt and the fee. A replay has the amount that was decided first.
+    """A withdrawal of `amount` to the bank account `payee` of the merchant. A merchant with a registered payee has to
+    name one. With `all` instead of `amount`, the amount is what remains of the available balance after the merchant's
+    debt and the fee. A replay has the amount that was decided first.
     """
 
     kind: ClassVar[Kind] = Kind.WITHDRAWAL
@@ -149,6 +151,7 @@ class Withdrawal(Request, kw_only=True):
     amount: Amount | None = None
     channel: ChannelName
     all: bool = False
+    payee: Annotated[Uuid, about("id of the payee")] | None = None
 
     def __post_init__(self) -> None:
         if (self.amount is None) is not self.all:

@@ -14,5 +14,5 @@ UPDATE fund.payouts p
 SET due_at = clock_timestamp() + $3::interval, asked = p.asked + 1
 FROM next
 WHERE p.order_id = next.order_id
-RETURNING p.order_id, p.kind, p.channel, p.amount, p.currency, p.asked, p.outcome, p.channel_ref, p.mac_key, p.mac,
-    coalesce($4::timestamptz, statement_timestamp()) AS began_at
+RETURNING p.order_id, p.kind, p.channel, p.amount, p.currency, p.asked, p.outcome, p.channel_ref, p.file_no, p.line_no,
+    p.reported, p.reported_reason, p.mac_key, p.mac, coalesce($4::timestamptz, statement_timestamp()) AS began_at

@@ -13,7 +13,7 @@ SELECT
        AND coalesce(nullif(c.refund, 'payout'), c.payout, 'http') = 'http') AS refund_waiting_s,
     (SELECT coalesce(extract(epoch FROM clock_timestamp() - $2::interval - min(p.sent_at)), 0)::float8
      FROM fund.payouts p
-     WHERE p.outcome IS NULL AND p.channel = ANY($1::text[]) AND p.sent_at < clock_timestamp() - $2::interval) AS late_s,
+     WHERE p.outcome IS NULL AND p.channel = ANY($1::text[]) AND p.file_no IS NULL AND p.sent_at < clock_timestamp() - $2::interval) AS late_s,
     (SELECT count(*)
      FROM fund.payouts p
-     WHERE p.outcome IS NULL AND p.channel = ANY($1::text[]) AND p.sent_at < clock_timestamp() - $2::interval) AS late
+     WHERE p.outcome IS NULL AND p.channel = ANY($1::text[]) AND p.file_no IS NULL AND p.sent_at < clock_timestamp() - $2::interval) AS late

@@ -19,7 +19,7 @@ class SumKey(NamedTuple):
 
 class DaySum(NamedTuple):
     """The sum of a merchant's orders of one kind, currency and state, as they were when the day was closed. `orders`,
-    `amount`, `fee`: of the orders that were posted on the day. `ended`, `ended_amount`, `ended_fee`: of the withdrawals
+    `amount`, `fee`: of the orders that were posted on the day. `ended`, `ended_amount`, `ended_fee`: of the orders
     that ended on the day, also of those that were posted on an earlier day.
     """
 

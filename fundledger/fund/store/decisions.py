@@ -14,6 +14,7 @@ from fundledger.fund.model.drafts import Draft, payment_of
 from fundledger.fund.model.fees import part_of
 from fundledger.fund.model.merchant import Merchant, refusal_in
 from fundledger.fund.model.order import RECEIPTS, Kind, Order, State
+from fundledger.fund.model.payee import Payee
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.model.requests import PayoutReturn
 from fundledger.fund.store import debts
@@ -45,6 +46,9 @@ class Locked(msgspec.Struct):
 
     `parts`: the parts of split payments, by id of the payment. `paid`: the paid amounts of invoices of channels, by id
     of the invoice; an invoice that is missing is unpaid.
+
+    `payees`: the payees that withdrawals name, by id; `unverified` also has payees with a wrong MAC. `with_payees`: the
+    merchants of withdrawals without payee that have a payee. These rows are read, and not locked.
     """
 
     payments: dict[UUID, Progress]
@@ -61,6 +65,8 @@ class Locked(msgspec.Struct):
     parts: dict[UUID, Parts] = {}
     paid: dict[UUID, int] = {}
     terms: dict[str, Terms] = {}
+    payees: dict[UUID, Payee] = {}
+    with_payees: set[str] = set()
 
 
 class Changes(msgspec.Struct):

@@ -7,7 +7,7 @@ fund/store/macs.py.
 """
 
 from datetime import date
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -30,10 +30,14 @@ CALENDAR: Final = b"calendr1"
 END: Final = b"end____1"
 HOLIDAY: Final = b"holiday1"
 MERCHANT_EVENT: Final = b"mrchevt1"
+PAYEE: Final = b"payee__1"
+PAYOUT_FILE: Final = b"payfile1"
+PAYOUT_RESULTS: Final = b"payrslt1"
 Day = tuple[str, date]
 """A pair of a merchant and a day."""
 MERCHANT_DEFAULTS: Final[dict[str, object]] = {
     "final_channel": None,
+    "final_payee": None,
     "settlement_cut": None,
     "settlement_days": None,
     "settlement_region": None,
@@ -41,6 +45,18 @@ MERCHANT_DEFAULTS: Final[dict[str, object]] = {
     "version": 0,
 }
 """Columns of a merchant that were added after the layout, with their defaults, by name. The names are sorted."""
+
+
+class Filed(NamedTuple):
+    """The columns of a payout in a payout file. `reported`: the imported result, `paid` or `bounced`."""
+
+    file_no: int | None = None
+    line_no: int | None = None
+    reported: str | None = None
+    reported_reason: str | None = None
+
+
+NOT_FILED: Final = Filed()
 
 
 class Progress(msgspec.Struct):
@@ -176,9 +192,13 @@ def merchant_fields(row: Any) -> tuple[object, ...]:
     from its default.
     """
     money = row["currency"], row["settlement"], row["withdrawal_limit"]
-    later = [(name, row[name]) for name, default in MERCHANT_DEFAULTS.items() if row[name] != default]
+    later = [(name, _plain(row[name])) for name, default in MERCHANT_DEFAULTS.items() if row[name] != default]
     named = [later] if later else []
     return row["id"], row["name"], *money, row["digest"], microseconds(row["created_at"]), *named
+
+
+def _plain(value: object) -> object:
+    return value.bytes if isinstance(value, UUID) else value
 
 
 def merchant_event_fields(row: Any) -> tuple[object, ...]:
@@ -245,10 +265,33 @@ def change_fields(row: Any) -> tuple[object, ...]:
     return *made, row["state"], row["checker"], microseconds(row["decided_at"]), row["reason"]
 
 
+def payee_fields(row: Any) -> tuple[object, ...]:
+    """Return the MAC fields of a payee."""
+    number = row["iban"], row["account"], row["bank_code"], row["currency"]
+    named = row["id"].bytes, row["merchant"], row["holder"], *number
+    replaces = None if row["replaces"] is None else row["replaces"].bytes
+    times = microseconds(row["created_at"]), microseconds(row["usable_from"]), microseconds(row["disabled_at"])
+    return *named, row["state"], row["registered_by"], replaces, *times, row["disabled_by"], row["disabled_why"]
+
+
+def payout_file_fields(row: Any) -> tuple[object, ...]:
+    """Return the MAC fields of a payout file. The digest covers its content."""
+    named = row["channel"], row["file_no"], row["currency"], row["format"]
+    made = row["created_by"], microseconds(row["created_at"])
+    return *named, row["lines"], row["total"], row["digest"], *made
+
+
+def payout_results_fields(row: Any) -> tuple[object, ...]:
+    """Return the MAC fields of an import of results of a payout file."""
+    named = row["channel"], row["file_no"], row["digest"], row["format"], row["lines"], row["report"]
+    return *named, row["imported_by"], microseconds(row["at"])
+
+
 def payout_fields(row: Any) -> tuple[object, ...]:
     """Return the MAC fields of a row of fund.payouts. The MAC does not cover times and numbers of attempts."""
     named = row["order_id"], row["channel"], row["amount"], row["currency"]
-    return fields_of_payout(*named, row["outcome"], row["channel_ref"], row["kind"])
+    filed = Filed(row["file_no"], row["line_no"], row["reported"], row["reported_reason"])
+    return fields_of_payout(*named, row["outcome"], row["channel_ref"], row["kind"], filed)
 
 
 def is_of(row: Any, order: Order) -> bool:
@@ -265,9 +308,12 @@ def fields_of_payout(
     outcome: str | None = None,
     channel_ref: str | None = None,
     kind: str = Kind.WITHDRAWAL,
+    filed: Filed = NOT_FILED,
 ) -> tuple[object, ...]:
     """Return the MAC fields of a row of fund.payouts. `kind` was added later: it is covered only if it is not that of a
-    withdrawal, so that the MACs of earlier rows stay valid.
+    withdrawal, so that the MACs of earlier rows stay valid. The columns of a payout in a file are covered by name, if
+    they have a value.
     """
-    later = [("kind", str(kind))] if kind != Kind.WITHDRAWAL else []
+    later: list[tuple[str, object]] = [("kind", str(kind))] if kind != Kind.WITHDRAWAL else []
+    later += [(name, value) for name, value in zip(Filed._fields, filed, strict=True) if value is not None]
     return order.bytes, channel, amount, currency, outcome, channel_ref, *later

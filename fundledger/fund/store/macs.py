@@ -59,8 +59,8 @@ _fields_2: Final[Callable[[Order], tuple[object, ...]]] = attrgetter(
     *("state", "stuck_from", "problem", "posted_at", "reversed_by", "voucher_format"),
 )
 _LATER: Final = (
-    *("against", "counter_ref", "counter_set_off", "counterparty", "end_set_off", "of_kind"),
-    *("parked_voucher_id", "parking", "parts", "period", "returned", "set_off", "settle_on", "takes_all", "tax"),
+    *("against", "counter_ref", "counter_set_off", "counterparty", "end_set_off", "of_kind", "parked_voucher_id"),
+    *("parking", "parts", "payee", "period", "returned", "set_off", "settle_on", "takes_all", "tax"),
 )
 """Columns that were added after the layouts. The MAC covers such a column only if it differs from its default, so that
 the MACs of earlier orders stay valid. The names are sorted.

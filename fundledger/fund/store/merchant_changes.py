@@ -17,16 +17,25 @@ from fundledger.client.types import Account
 from fundledger.fund.account_gateway import AccountGateway, GatewayFault
 from fundledger.fund.model import accounts
 from fundledger.fund.model.change import Change
-from fundledger.fund.model.change_requests import ALONE, DUAL, CloseRequest, FeeRuleBody, MerchantPatch
+from fundledger.fund.model.change_requests import (
+    ALONE,
+    DUAL,
+    CloseRequest,
+    FeeRuleBody,
+    FinalWithdrawal,
+    MerchantPatch,
+)
 from fundledger.fund.model.merchant import CLOSING, MerchantState
 from fundledger.fund.model.order import Kind
+from fundledger.fund.model.payee import refusal_for
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.model.requests import Fee
 from fundledger.fund.store import debts
-from fundledger.fund.store.macs import OrderMacs
+from fundledger.fund.store.macs import OrderMacs, Tampered
 from fundledger.fund.store.merchant_rows import MerchantEvent, change_row, changed, lock_merchant, write_event
 from fundledger.fund.store.merchants import Merchants, encode, utc_now
 from fundledger.fund.store.orders import Connection, Pool
+from fundledger.fund.store.payees import read_payees, with_payees
 from fundledger.fund.store.queries import SQL
 
 LOCKED_S: Final = 2.0
@@ -92,7 +101,7 @@ class MerchantChanges:
                     there = await self._accounts(id_)
                 if any(account.status == "closed" for account in there):
                     return _closed(row)
-            new = {"state": MerchantState.OPEN, "final_channel": None}
+            new = {"state": MerchantState.OPEN, "final_channel": None, "final_payee": None}
             await self._write(connection, row, new, "resumed", by, reason)
         return True
 
@@ -101,7 +110,7 @@ class MerchantChanges:
         merchant exists. May be repeated, also with another channel. A merchant that is suspended has to be resumed
         first, because its waiting payouts are sent while it is being closed. Raises GatewayFault.
         """
-        channel = None if request.final is None else request.final.channel
+        final = request.final
         # The accounts are read without a lock: the background job reads them again before it closes them.
         there = await self._accounts(id_)
         async with self._pool.acquire() as connection, connection.transaction():
@@ -112,15 +121,36 @@ class MerchantChanges:
                 return True
             if row["state"] == MerchantState.SUSPENDED:
                 return Refusal(Code.MERCHANT_SUSPENDED, f"merchant {id_} is suspended: resume it first", "id")
-            if channel is None and row["state"] != MerchantState.CLOSING:
+            if final is None and row["state"] != MerchantState.CLOSING:
                 left = await self._left(connection, id_, there)
                 if left is not None:
-                    return Refusal(Code.MERCHANT_NOT_EMPTY, f"merchant {id_} has {left}")
-            new = {"state": MerchantState.CLOSING, "final_channel": channel or row["final_channel"]}
+                    return Refusal(Code.MERCHANT_NOT_EMPTY, f"merchant {id_} is not empty: {left}")
+            new: dict[str, object] = {"state": MerchantState.CLOSING}
             # A repeated request with a channel is an event of its own: after a bounce, it permits another withdrawal.
-            again = {} if channel is None else {"final_channel": {"from": row["final_channel"], "to": channel}}
+            again = {}
+            if final is not None:
+                no = await self._payee_refusal(connection, row, final)
+                if no is not None:
+                    return no
+                new |= {"final_channel": final.channel, "final_payee": final.payee}
+                again = {"final_channel": {"from": row["final_channel"], "to": final.channel}}
             await self._write(connection, row, new, "closing", by, request.reason, more=again)
         return True
+
+    async def _payee_refusal(
+        self, connection: Connection, row: dict[str, Any], final: FinalWithdrawal
+    ) -> Refusal | None:
+        """Return why a merchant cannot withdraw to the payee of its final withdrawal, or None. A payee may still be in
+        its cooling time: the withdrawal waits.
+        """
+        payee = None
+        if final.payee is not None:
+            found, bad = await read_payees(connection, self._macs, [final.payee])
+            if bad:
+                raise Tampered("payee", final.payee)
+            payee = found.get(final.payee)
+        is_registered = bool(await with_payees(connection, {row["id"]}))
+        return refusal_for(row["id"], row["currency"], final.payee, payee, is_registered=is_registered)
 
     async def _left(self, connection: Connection, id_: str, there: Sequence[Account]) -> str | None:
         """Return what a merchant still has: money on its accounts `there`, a debt, or open orders. None: nothing. The
@@ -136,7 +166,7 @@ class MerchantChanges:
         assert orders is not None
         # A closed account never takes a parked order, so the order must not delay the end of the merchant.
         parked = 0 if any(account.status == "closed" for account in there) else orders["parked"]
-        return f"{orders['open'] + parked} open orders" if orders["open"] + parked else None
+        return f"open orders: {orders['open'] + parked}" if orders["open"] + parked else None
 
     async def _accounts(self, id_: str) -> list[Account]:
         """Return the accounts of a merchant, in the sequence in which they are closed. Raises GatewayFault."""
@@ -181,14 +211,15 @@ class MerchantChanges:
             return Refusal(Code.MERCHANT_NOT_FOUND, f"there is no merchant {change.subject}")
         if row["state"] == MerchantState.CLOSED:
             return _closed(row)
+        soonest = self._merchants.effect_of(None)
+        assert isinstance(soonest, datetime)
         more = {}
         for name, product, fee in (
             ("fee", "payment", patch.fee),
             ("withdrawal_fee", "withdrawal", patch.withdrawal_fee),
         ):
-            effect = self._merchants.effect_of(None)
-            if isinstance(fee, Fee) and isinstance(effect, datetime):
-                written = row["id"], row["currency"], product, None, fee, effect, change.maker
+            if isinstance(fee, Fee):
+                written = row["id"], row["currency"], product, None, fee, soonest, change.maker
                 more[name] = {"to": fee, "version": await self._merchants.write_rule(connection, *written)}
         new = patch.given((*ALONE, "withdrawal_limit"))
         await self._write(connection, row, new, "changed", change.maker, patch.why, change, more)

@@ -20,7 +20,7 @@ from fundledger.fund.store.queries import SQL
 
 CHANGEABLE: Final = (
     *("name", "withdrawal_limit", "settlement", "settlement_days", "settlement_cut", "settlement_region"),
-    *("state", "final_channel"),
+    *("state", "final_channel", "final_payee"),
 )
 """Columns that events change."""
 
@@ -57,6 +57,7 @@ def merchant_of(row: Any, rules: list[FeeRule]) -> Merchant:
         None if cut is None else cut_of(cut),
         row["settlement_region"],
         row["final_channel"],
+        row["final_payee"],
         row["version"],
     )
 

@@ -1,4 +1,4 @@
-"""Store of the fund service: the merchants of a batch of orders, locked or read: their states and limits."""
+"""Store of the fund service: the merchants of a batch of orders, locked or read: their states, limits and payees."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -6,10 +6,11 @@ from typing import Any
 from fundledger.fund.model.drafts import Draft, payment_of
 from fundledger.fund.model.order import PLATFORM, Kind
 from fundledger.fund.model.split import merchants_of
-from fundledger.fund.store.decisions import Terms
+from fundledger.fund.store.decisions import Locked, Terms
 from fundledger.fund.store.mac_layouts import MERCHANT, merchant_fields
-from fundledger.fund.store.macs import OrderMacs
+from fundledger.fund.store.macs import OrderMacs, Tampered
 from fundledger.fund.store.orders import Connection, read_orders
+from fundledger.fund.store.payees import read_payees, with_payees
 from fundledger.fund.store.queries import SQL
 
 
@@ -18,6 +19,15 @@ async def merchants_of_splits(connection: Connection, drafts: Sequence[Draft], m
     ids = sorted({payment_of(draft) for draft in drafts if draft.order.kind is kind})
     payments = await read_orders(connection, ids) if ids else {}
     return {merchant for order in payments.values() if macs.verifies(order) for merchant in merchants_of(order)}
+
+
+async def read_payees_of(connection: Connection, drafts: Sequence[Draft], macs: OrderMacs, locked: Locked) -> None:
+    """Read the payees of withdrawals into `locked`, and which of the merchants that name none have one."""
+    withdrawals = [draft.order for draft in drafts if draft.order.kind is Kind.WITHDRAWAL]
+    named = {order.payee for order in withdrawals if order.payee is not None}
+    locked.payees, tampered = await read_payees(connection, macs, named)
+    locked.unverified.update({id_: str(Tampered("payee", id_)) for id_ in tampered})
+    locked.with_payees = await with_payees(connection, {o.merchant for o in withdrawals if o.payee is None})
 
 
 async def terms_of(

@@ -194,6 +194,7 @@ class Merchants:
                 "settlement_region": request.settlement_region,
                 "state": str(MerchantState.OPEN),
                 "final_channel": None,
+                "final_payee": None,
                 "version": 1,
             }
             sealed = self._macs.rows.tag(MERCHANT, merchant_fields(row))

@@ -37,7 +37,7 @@ from fundledger.fund.store import (
 from fundledger.fund.store.decisions import Changes, Locked
 from fundledger.fund.store.mac_layouts import Day, Progress
 from fundledger.fund.store.macs import OrderMacs, Tampered
-from fundledger.fund.store.merchant_terms import merchants_of_splits, terms_of
+from fundledger.fund.store.merchant_terms import merchants_of_splits, read_payees_of, terms_of
 from fundledger.fund.store.orders import Connection, order_from, read_orders
 from fundledger.fund.store.queries import SQL
 
@@ -140,6 +140,7 @@ async def lock(connection: Connection, drafts: Sequence[Draft], macs: OrderMacs)
     locked = Locked(payments, originals, being_settled, undecided, owed, {}, unverified, unverified_merchants, bad)
     locked.settled_parts, locked.won, locked.parts, locked.paid = settled, won, parts, invoices_paid
     locked.terms = terms
+    await read_payees_of(connection, drafts, macs, locked)
     receipts = {receipt for d in drafts for receipt in decisions.receipts_of(d.order, locked)}
     if receipts:
         columns = [list(column) for column in zip(*sorted(receipts), strict=True)]
@@ -311,6 +312,8 @@ def _unverified(order: Order, locked: Locked) -> OrderFault | None:
     wrong = None if order.of_order is None else locked.unverified.get(order.of_order)
     if order.kind in (Kind.SETTLEMENT, Kind.WITHDRAWAL, Kind.TRANSFER) or (order.kind is Kind.REFUND and wrong is None):
         wrong = locked.unverified_merchants.get(order.merchant)
+    if wrong is None and order.payee is not None:
+        wrong = locked.unverified.get(order.payee)
     return None if wrong is None else OrderFault(wrong, tampered=True)
 
 

@@ -45,8 +45,8 @@ async def settle(connection: Connection, draft: Draft, macs: OrderMacs, locked: 
     its fee is then charged in proportion. A payment whose row does not match its MAC is left out. A settlement of all
     payments settles at most AMOUNT_MAX, because a voucher takes no greater amount: the rest stays pending.
 
-    A settlement with a day settles payments that are due on this day or before. A payment without a due day, which is
-    older than due days, is due on the first day of the calendar of its merchant after it was posted.
+    A settlement with a day settles payments that are due on this day or before. A payment without a due day is due
+    on the first day of `settlement` after it was posted, or, if its merchant has `settlement_days`, on the next day.
     """
     order = draft.order
     assert isinstance(draft.request, Settlement)

@@ -4,6 +4,7 @@ from fundledger.fund.model.answer import OrderFault
 from fundledger.fund.model.drafts import Draft
 from fundledger.fund.model.fees import FeeRule, charge_of, largest_with_fee
 from fundledger.fund.model.order import Order
+from fundledger.fund.model.payee import refusal_of
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.model.requests import AMOUNT_MAX
 from fundledger.fund.store.decisions import Locked
@@ -11,10 +12,15 @@ from fundledger.fund.store.mac_layouts import Day
 
 
 def withdraw(draft: Draft, key: Day, withdrawn: dict[Day, int], locked: Locked) -> Refusal | OrderFault | None:
-    """Reserve a withdrawal from the daily limit. Its voucher also repays the whole debt of the merchant, so that the
-    merchant can withdraw only the rest. Decide the amount of a withdrawal of all. `key`: the merchant and the day.
+    """Reserve a withdrawal from the daily limit, if its payee permits it. Its voucher also repays the whole debt of the
+    merchant, so that the merchant can withdraw only the rest. Decide the amount of a withdrawal of all. `key`: the
+    merchant and the day.
     """
     order = draft.order
+    payee = None if order.payee is None else locked.payees.get(order.payee)
+    no = refusal_of(order, payee, is_registered=order.merchant in locked.with_payees)
+    if no is not None:
+        return no
     if key not in withdrawn:
         detail = f"the withdrawn amount of merchant {key[0]} on {key[1]} does not match its MAC"
         return OrderFault(detail, tampered=True)

@@ -42,7 +42,7 @@ FINDINGS: Final = "fund_findings_chained"
 CALENDAR: Final = "fund_calendar_agrees"
 APPEND_ONLY: Final = (
     *("fee_rules", "settled_payments", "events", "integrity_findings"),
-    *("calendars", "ends", "day_closings", "merchant_events"),
+    *("calendars", "ends", "day_closings", "merchant_events", "payout_files", "payout_results"),
 )
 CHECKS: Final = (CONSISTENT, EQUAL, MACS, ROW_MACS, FINDINGS, CALENDAR, GUARDS_CHECK)
 GUARDS: Final = frozenset(
@@ -148,6 +148,28 @@ GUARDS: Final = frozenset(
         "changes_once_decided",
         "changes_no_delete",
         "changes_no_truncate",
+        "payees_pkey",
+        "payees_account",
+        "payees_state",
+        "payees_usable_from",
+        "payees_disabled",
+        "payees_active_once",
+        "payees_forward",
+        "payees_no_delete",
+        "payees_no_truncate",
+        "orders_payee",
+        "payout_files_pkey",
+        "payout_files_file_no",
+        "payout_files_format",
+        "payout_files_lines",
+        "payout_files_total",
+        "payout_files_digest",
+        "payouts_file",
+        "payouts_of_file",
+        "payouts_in_file_once",
+        "payouts_reported",
+        "payouts_filed_once",
+        "payout_results_pkey",
         "persons_pkey",
         "persons_name",
         "persons_name_once",
@@ -183,6 +205,7 @@ GUARDS: Final = frozenset(
         "merchants_settlement_region",
         "merchants_version",
         "merchants_final",
+        "merchants_final_payee",
         "merchants_forward",
         "merchants_no_delete",
         "merchants_no_truncate",
@@ -222,6 +245,13 @@ SQL_CHECKS: Final = (
     SqlCheck("channels_equal_changes", None, "channel {subject}", "{expected}", "{actual}"),
     SqlCheck("split_parts_equal_orders", None, "part of {merchant} in {id}: {name}", "{expected}", "{actual}"),
     SqlCheck("invoices_not_overpaid", None, "invoice {id}", "at most {amount} paid", "{paid}"),
+    SqlCheck("payees_equal_changes", None, "payee {id}: {name}", "{expected}", "{actual}"),
+    SqlCheck(
+        "withdrawals_equal_payees", None, "withdrawal {order_no} of {merchant} ({id})", "its usable payee", "{actual}"
+    ),
+    SqlCheck(
+        "payout_files_equal_payouts", None, "payout file {file_no} of {channel}: {name}", "{expected}", "{actual}"
+    ),
     SqlCheck("persons_kept", None, "{identity}", "a row in fund.persons", "none"),
     SqlCheck("wins_not_exceeded", None, "{kind} {id}", "at most {amount} won back", "{won}"),
     SqlCheck("own_funds_not_exceeded", None, "own funds in {currency}", "at most {put_in} out", "{taken_out}"),

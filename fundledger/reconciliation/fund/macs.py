@@ -45,6 +45,11 @@ KINDS: Final = (
     Kind("fund.ends", rows_of.END, rows_of.end_fields, ("order_id", "ending")),
     Kind("fund.holidays", rows_of.HOLIDAY, rows_of.holiday_fields, ("region", "day")),
     Kind("fund.merchant_events", rows_of.MERCHANT_EVENT, rows_of.merchant_event_fields, ("merchant", "version")),
+    Kind("fund.payees", rows_of.PAYEE, rows_of.payee_fields, ("id",)),
+    Kind("fund.payout_files", rows_of.PAYOUT_FILE, rows_of.payout_file_fields, ("channel", "file_no")),
+    Kind(
+        "fund.payout_results", rows_of.PAYOUT_RESULTS, rows_of.payout_results_fields, ("channel", "file_no", "digest")
+    ),
     Kind("outbox.webhooks", WEBHOOK, webhook_fields, ("id",)),
 )
 

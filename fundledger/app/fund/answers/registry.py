@@ -6,6 +6,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from fundledger.app.fund.answers.structs import LeftOut, NextCursor
+from fundledger.fund.model.bank_account import masked
 from fundledger.fund.model.change import Change as StoredChange
 from fundledger.fund.model.change import ChangeKind, ChangeState
 from fundledger.fund.model.change_requests import Holiday
@@ -21,7 +22,11 @@ class Channel(msgspec.Struct):
     currency: CurrencyCode
     bank_account: Annotated[Id, about("id of the channel's bank account in the account service")]
     payout: Annotated[
-        str, about("`http`: the service sends payouts; else a person sends them", enum=list(get_args(PayoutMethod)))
+        str,
+        about(
+            "`http`: the service sends payouts; `file`: payouts are exported as files; `manual`: a person sends them",
+            enum=list(get_args(PayoutMethod)),
+        ),
     ]
     references_unique: Annotated[bool, about("each payment needs a `channel_ref`")]
     overdraft: Overdraft
@@ -43,7 +48,7 @@ class Change(msgspec.Struct):
         str,
         about(
             "what is changed: name and currency of a channel; a merchant; merchant, product and channel of a fee rule; "
-            "a region"
+            "a region; merchant of a payee and an id of the account"
         ),
     ]
     body: Annotated[msgspec.Raw, about("the requested change", type="object")]
@@ -103,12 +108,14 @@ def channel(row: StoredChannel) -> Channel:
     return Channel(**{**msgspec.structs.asdict(row), "created_at": time_text(row.created_at)})
 
 
-def change(row: StoredChange) -> Change:
+def change(row: StoredChange, *, full: bool = False) -> Change:
+    """Return a change. Account numbers of payees are masked, unless `full`."""
+    body = row.body if full or row.kind is not ChangeKind.PAYEE else _masked(row.body)
     return Change(
         row.id,
         row.kind,
         row.subject,
-        msgspec.Raw(row.body),
+        msgspec.Raw(body),
         row.state,
         row.maker,
         time_text(row.made_at),
@@ -116,3 +123,9 @@ def change(row: StoredChange) -> Change:
         UNSET if row.decided_at is None else time_text(row.decided_at),
         UNSET if row.reason is None else row.reason,
     )
+
+
+def _masked(body: bytes) -> bytes:
+    members = msgspec.json.decode(body)
+    numbers = {name: masked(members[name]) for name in ("iban", "account") if members.get(name)}
+    return msgspec.json.encode({**members, **numbers})

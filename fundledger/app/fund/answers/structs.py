@@ -85,6 +85,14 @@ class PaymentResults(msgspec.Struct):
     results: Annotated[list[PaymentResult], about("`results[i]` answers `payments[i]`")]
 
 
+class WithdrawalResult(PaymentResult):
+    """The result of a withdrawal, with the members of the result of a payment."""
+
+
+class WithdrawalResults(msgspec.Struct):
+    results: Annotated[list[WithdrawalResult], about("`results[i]` answers `withdrawals[i]`")]
+
+
 class ApprovalResult(msgspec.Struct):
     id: Uuid
     state: Annotated[StateName, about("the state of the order; absent if the order was not approved")] | UnsetType = (
@@ -158,7 +166,7 @@ class Merchant(msgspec.Struct):
     ) = UNSET
     state: Annotated[MerchantState, about(enum=[str(state) for state in MerchantState])] = MerchantState.OPEN
     settlement_days: Annotated[
-        SettlementDays | None, about("working days until a payment is settled; null: the next day of the calendar")
+        SettlementDays | None, about("working days until a payment is settled; null: the next day of `settlement`")
     ] = None
     settlement_cut: Annotated[
         LocalTime | None, about("when a day of payments ends; null: the cut of the accounting date")
@@ -219,7 +227,7 @@ class DaySum(Exact):
     amount: Annotated[int, about("sum of their amounts", minimum=0)]
     fee: Annotated[int, about("sum of their fees", minimum=0)]
     tax: Annotated[int, about("sum of the taxes in their fees", minimum=0)]
-    ended: Annotated[int, about("number of withdrawals that ended in this state on the day", minimum=0)]
+    ended: Annotated[int, about("number of orders that ended in this state on the day", minimum=0)]
     ended_amount: Annotated[int, about("sum of their amounts", minimum=0)]
     ended_fee: Annotated[int, about("sum of their fees", minimum=0)]
     amount_text: Text = UNSET
@@ -238,7 +246,7 @@ class Day(msgspec.Struct):
     begins_at: Annotated[Instant, about("beginning of the day, inclusive")]
     ends_at: Annotated[Instant, about("end of the day, exclusive")]
     ends: Annotated[
-        int | None, about("number of withdrawals that ended on the day; null: not closed, or closed without them")
+        int | None, about("number of orders that ended on the day; null: not closed, or closed without them")
     ]
 
 

@@ -34,7 +34,7 @@ async def list_channels(service: FundService, call: Call) -> Reply:
 
 async def get_channel(service: FundService, call: Call) -> Reply:
     """Handle `GET /v1/channels/{name}`: one channel, once for each of its currencies."""
-    return await _channels(service, _name(call))
+    return await _channels(service, channel_name(call))
 
 
 async def _channels(service: FundService, name: str | None) -> Reply:
@@ -59,7 +59,7 @@ async def post_channel(service: FundService, call: Call) -> Reply:
 
 async def patch_channel(service: FundService, call: Call) -> Reply:
     """Handle `PATCH /v1/channels/{name}`: 202 with a change of a channel, which is applied after its approval."""
-    name, patch = _name(call), _decode_patch(call.body)
+    name, patch = channel_name(call), _decode_patch(call.body)
     known_currency(patch.currency)
     if await service.reading(lambda: service.channels.find(name, patch.currency)) is None:
         raise not_found(f"channel {name} for {patch.currency}")
@@ -88,7 +88,8 @@ async def list_changes(service: FundService, call: Call) -> Reply:
 async def get_change(service: FundService, call: Call) -> Reply:
     """Handle `GET /v1/changes/{id}`: one change."""
     id_ = uuid_of(call.parameters["id"])
-    return _decided(await service.reading(lambda: service.changes.read(id_)), call)
+    # The identity that decides compares the whole account number of a payee with the slip.
+    return _decided(await service.reading(lambda: service.changes.read(id_)), call, full=True)
 
 
 async def approve_change(service: FundService, call: Call) -> Reply:
@@ -108,17 +109,18 @@ async def reject_change(service: FundService, call: Call) -> Reply:
     return _decided(await service.reading(lambda: service.changes.reject(id_, call.module, reason)), call)
 
 
-def _decided(answer: Change | Refusal | None, call: Call) -> Reply:
+def _decided(answer: Change | Refusal | None, call: Call, *, full: bool = False) -> Reply:
     if answer is None:
         raise not_found(f"change {call.parameters['id']}")
-    return refused(answer) if isinstance(answer, Refusal) else _shown(answer, 200)
+    return refused(answer) if isinstance(answer, Refusal) else _shown(answer, 200, full=full)
 
 
-def _shown(change: Change, status: int) -> Reply:
-    return Reply(status, encode(registry.change(change)))
+def _shown(change: Change, status: int, *, full: bool = False) -> Reply:
+    return Reply(status, encode(registry.change(change, full=full)))
 
 
-def _name(call: Call) -> str:
+def channel_name(call: Call) -> str:
+    """Return the name of the channel in the path. Raises BadRequest (400)."""
     name = call.parameters["name"]
     if not _is_name(name):
         raise malformed("name must be a channel name: 1 to 32 characters of [A-Za-z0-9_.-]", field="name")

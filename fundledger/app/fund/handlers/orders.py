@@ -11,8 +11,8 @@ from msgspec import UNSET
 
 from fundledger.app.fund.answers import render
 from fundledger.app.fund.answers.problems import fault_of, gone, refused, unverified_items
-from fundledger.app.fund.answers.structs import PaymentResult
-from fundledger.app.fund.requests.bodies import PaymentsBody
+from fundledger.app.fund.answers.structs import PaymentResult, WithdrawalResult
+from fundledger.app.fund.requests.bodies import PaymentsBody, WithdrawalsBody
 from fundledger.app.fund.requests.charged_account import ChargedAccount, charged_account
 from fundledger.app.fund.requests.lookup import found, merchant_id, verified, verifies
 from fundledger.app.fund.service import FundService
@@ -30,7 +30,7 @@ from fundledger.fund.model.flows import RULES
 from fundledger.fund.model.order import PLATFORM, Kind, State
 from fundledger.fund.model.person import Role
 from fundledger.fund.model.request_types import REQUESTS
-from fundledger.fund.model.requests import BATCH_MAX, Payment, Request
+from fundledger.fund.model.requests import BATCH_MAX, Payment, Request, Withdrawal
 from fundledger.fund.store.orders import history as read_history
 from fundledger.fund.store.orders import list_orders, read_orders
 from fundledger.ratelimit.classes import ApiClass
@@ -45,6 +45,9 @@ _REPLAY: Final = {"Idempotent-Replay": "true"}
 _is_order_no = re.compile(r"[A-Za-z0-9:_./-]{1,64}\Z").match
 _decode_payment = decoder(Payment, quotes_of_flat)
 _decode_payments = decoder_of_many(PaymentsBody, "payments", BATCH_MAX, item_decoder(Payment, quotes_of_flat))
+_decode_withdrawals = decoder_of_many(
+    WithdrawalsBody, "withdrawals", BATCH_MAX, item_decoder(Withdrawal, quotes_of_flat)
+)
 
 
 def to_reply(
@@ -120,45 +123,64 @@ async def post_payments(service: FundService, call: Call) -> Reply:
     _, payments = await _decode_payments(call.body)
     for i, payment in enumerate(payments):
         known_currency(payment.currency, f"payments[{i}].currency")
+    return await _post_batch(service, call, payments, ApiClass.PAYMENT, PaymentResult)
+
+
+async def post_withdrawals(service: FundService, call: Call) -> Reply:
+    """Handle `POST /v1/withdrawals/batch`: `results[i]` answers `withdrawals[i]`, as for a batch of payments."""
+    _, withdrawals = await _decode_withdrawals(call.body)
+    return await _post_batch(service, call, withdrawals, ApiClass.WITHDRAW, WithdrawalResult)
+
+
+async def _post_batch(
+    service: FundService,
+    call: Call,
+    requests: Sequence[Payment] | Sequence[Withdrawal],
+    api_class: ApiClass,
+    result: type[PaymentResult],
+) -> Reply:
     known = service.merchants.remembered
-    # A payment is charged to the limits of its merchant only if the merchant is cached. The order batcher loads other
+    # An order is charged to the limits of its merchant only if the merchant is cached. The order batcher loads other
     # merchants after admission.
-    items = [(p, (charged_account(p.merchant),) if known(p.merchant) is not None else ()) for p in payments]
-    no = await service.controller.ask_many(
-        call.admission, ((ApiClass.PAYMENT, charged) for _, charged in items), len(items)
-    )
+    items = [(r, (charged_account(r.merchant),) if known(r.merchant) is not None else ()) for r in requests]
+    no = await service.controller.ask_many(call.admission, ((api_class, charged) for _, charged in items), len(items))
     if no is not None:
         return no
-    answers = await _post_each(service, payments, call.module)
-    return await reply_to_batch(items, answers, fault_of, partial(_result, service, call.admission))
+    answers = await _post_each(service, requests, call.module)
+    return await reply_to_batch(items, answers, fault_of, partial(_result, service, call.admission, api_class, result))
 
 
-async def _post_each(service: FundService, payments: Sequence[Payment], module: str) -> list[Answer]:
-    outcomes: Outcomes[Answer] = Outcomes(len(payments))
+async def _post_each(service: FundService, requests: Sequence[Request], module: str) -> list[Answer]:
+    outcomes: Outcomes[Answer] = Outcomes(len(requests))
     turn = LoopTurn()
-    for i, payment in enumerate(payments):
+    for i, request in enumerate(requests):
         if turn.is_over():
             await turn.next()
-        service.batcher.post(payment, module, partial(outcomes.answer, i))
+        service.batcher.post(request, module, partial(outcomes.answer, i))
     return await outcomes.wait()
 
 
 def _result(
-    service: FundService, admission: Admission, item: tuple[Payment, Sequence[ChargedAccount]], answer: Answer
+    service: FundService,
+    admission: Admission,
+    api_class: ApiClass,
+    result: type[PaymentResult],
+    item: tuple[Request, Sequence[ChargedAccount]],
+    answer: Answer,
 ) -> PaymentResult:
-    payment, charged = item
+    request, charged = item
     if isinstance(answer, OrderFault):
-        service.metrics.answer(Kind.PAYMENT, "fault")
-        return PaymentResult(payment.order_no, State.UNKNOWN, problem=msgspec.Raw(unverified(answer.detail).body))
+        service.metrics.answer(request.kind, "fault")
+        return result(request.order_no, State.UNKNOWN, problem=msgspec.Raw(unverified(answer.detail).body))
     if not isinstance(answer, Taken):
-        service.metrics.answer(Kind.PAYMENT, answer.code)
-        return PaymentResult(payment.order_no, State.REFUSED, problem=msgspec.Raw(refused(answer).body))
+        service.metrics.answer(request.kind, answer.code)
+        return result(request.order_no, State.REFUSED, problem=msgspec.Raw(refused(answer).body))
     order = answer.order
-    service.metrics.answer(Kind.PAYMENT, "replayed" if answer.replay else order.state)
+    service.metrics.answer(request.kind, "replayed" if answer.replay else order.state)
     if answer.replay:
-        service.controller.refund_one(admission, ApiClass.PAYMENT, charged)
+        service.controller.refund_one(admission, api_class, charged)
     problem = UNSET if order.problem is None else render.raw(order.problem)
-    return PaymentResult(payment.order_no, order.state, order.id, problem, answer.replay or UNSET)
+    return result(request.order_no, order.state, order.id, problem, answer.replay or UNSET)
 
 
 def getting(kind: Kind) -> Handler:

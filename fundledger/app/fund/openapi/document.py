@@ -38,6 +38,8 @@ _TAGS: Final = {
     "Approvals": "Decisions of a second identity on orders that need one.",
     "Channels": "Registered channels, through which money comes in and leaves.",
     "Changes": "Changes that need a second identity.",
+    "Payees": "Bank accounts to which merchants withdraw.",
+    "Payout files": "Withdrawals exported for a bank in files, and the results of these files.",
     "Events": "State changes of orders, as a feed.",
     "Webhooks": "Endpoints that receive a merchant's events.",
     SERVICE_TAG: "Health, metrics, limits and documentation.",

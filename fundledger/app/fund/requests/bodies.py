@@ -5,7 +5,7 @@ from uuid import UUID
 
 import msgspec
 
-from fundledger.fund.model.requests import BATCH_MAX, ChannelRef, MerchantId, Payment, Person, Reason
+from fundledger.fund.model.requests import BATCH_MAX, ChannelRef, MerchantId, Payment, Person, Reason, Withdrawal
 from fundledger.json_values import about
 
 SEQS_MAX: Final = 1000
@@ -14,6 +14,16 @@ APPROVALS_MAX: Final = 1000
 
 class PaymentsBody(msgspec.Struct, forbid_unknown_fields=True):
     payments: Annotated[list[Payment], msgspec.Meta(min_length=1, max_length=BATCH_MAX)]
+
+
+class WithdrawalsBody(msgspec.Struct, forbid_unknown_fields=True):
+    withdrawals: Annotated[list[Withdrawal], msgspec.Meta(min_length=1, max_length=BATCH_MAX)]
+
+
+class DisablePayeeBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Disabling of a payee. `reason` is stored with the payee."""
+
+    reason: Reason | None = None
 
 
 class PaidBody(msgspec.Struct, forbid_unknown_fields=True):

@@ -19,6 +19,8 @@ from fundledger.app.fund.routes import (
     merchant_changes,
     merchants,
     orders,
+    payees,
+    payout_files,
     statements,
     webhooks,
 )
@@ -44,6 +46,8 @@ _DECLARED: Final[list[Route[FundService]]] = [
     *orders.ROUTES,
     *approvals.ROUTES,
     *channels.ROUTES,
+    *payees.ROUTES,
+    *payout_files.ROUTES,
     *statements.ROUTES,
     *lists.ROUTES,
     *bills.ROUTES,

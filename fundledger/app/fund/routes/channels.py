@@ -120,12 +120,15 @@ ROUTES: Final[list[Route[FundService]]] = [
         {
             200: _CHANGE,
             404: _NO_CHANGE,
-            409: Answer("The channel exists.", problems=(Code.CHANNEL_EXISTS,)),
+            409: Answer(
+                "The channel or the payee exists.",
+                problems=(Code.CHANNEL_EXISTS, Code.PAYEE_EXISTS, Code.TOO_MANY_PAYEES),
+            ),
             422: Answer(
                 "The change is not applied.",
                 problems=(
                     *(Code.APPROVAL_NEEDS_ANOTHER, Code.CHANGE_ENDED, Code.CHANNEL_NOT_FOUND, Code.REFUNDS_WAITING),
-                    *(Code.MERCHANT_NOT_FOUND, Code.MERCHANT_CLOSED, Code.FEE_RULE_TOO_SOON),
+                    *(Code.MERCHANT_NOT_FOUND, Code.MERCHANT_CLOSED, Code.FEE_RULE_TOO_SOON, Code.PAYEE_NOT_FOUND),
                 ),
             ),
         },

@@ -62,6 +62,7 @@ KINDS: Final[dict[Kind, KindApi]] = {
         (
             *(Code.WITHDRAWAL_LIMIT_EXCEEDED, Code.DEBT_EXCEEDED, Code.DEBT_IN_PROGRESS),
             *(Code.CHANNEL_CLOSED, Code.CHANNEL_UNDERFUNDED),
+            *(Code.PAYEE_REQUIRED, Code.PAYEE_NOT_FOUND, Code.PAYEE_COOLING),
             *(Code.NOTHING_TO_WITHDRAW, *_STATE),
         ),
     ),
@@ -102,7 +103,7 @@ KINDS: Final[dict[Kind, KindApi]] = {
         ApiClass.ADMIN,
         "Request an adjustment of a merchant's balance",
         {**_NAMED, "amount": 100, "direction": "credit", "reason": "slip 17", "person": "an.li"},
-        (Code.SUSPENSE_EXCEEDED, Code.MERCHANT_CLOSED),
+        (Code.SUSPENSE_EXCEEDED,),
     ),
     Kind.CHANNEL_COST: KindApi(
         "channel-costs",
@@ -204,26 +205,28 @@ KINDS: Final[dict[Kind, KindApi]] = {
         ApiClass.PAYMENT,
         "Transfer an amount to another merchant",
         {**_NAMED, "to_merchant": "10002", "amount": 500},
-        (Code.CURRENCY_MISMATCH, Code.DEBT_EXCEEDED, Code.DEBT_IN_PROGRESS),
+        (Code.CURRENCY_MISMATCH, Code.DEBT_EXCEEDED, Code.DEBT_IN_PROGRESS, *_STATE),
     ),
     Kind.RESERVE_HOLD: KindApi(
         "reserve-holds",
         ApiClass.PAYMENT,
         "Hold a part of a merchant's balance in reserve",
         {**_NAMED, "amount": 500, "reason": "5 % of November"},
+        (Code.MERCHANT_CLOSED,),
     ),
     Kind.RESERVE_RELEASE: KindApi(
         "reserve-releases",
         ApiClass.PAYMENT,
         "Release a part of a merchant's reserve",
         {**_NAMED, "amount": 500, "reason": "5 % of May"},
+        (Code.MERCHANT_CLOSED,),
     ),
     Kind.DISPUTE: KindApi(
         "disputes",
         ApiClass.CONFIRM,
         "Open a dispute of a payment",
         {**_NAMED, "payment_order_no": "2026-0001", "amount": 1000, "reason": "goods not received"},
-        (*_PAYMENT, Code.CHARGEBACK_EXCEEDS_PAYMENT),
+        (*_PAYMENT, Code.CHARGEBACK_EXCEEDS_PAYMENT, Code.MERCHANT_CLOSED),
     ),
     Kind.DISPUTE_WON: KindApi(
         "dispute-wins",
@@ -260,7 +263,7 @@ KINDS: Final[dict[Kind, KindApi]] = {
         ApiClass.REFUND,
         "Refund a split payment, in whole or in part",
         {"order_no": "2026-0002", "of_order_no": "2026-0001", "amount": 2500},
-        (*_PAYMENT, Code.REFUND_EXCEEDS_PAYMENT),
+        (*_PAYMENT, Code.REFUND_EXCEEDS_PAYMENT, *_STATE),
     ),
     Kind.SPLIT_CHARGEBACK: KindApi(
         "split-chargebacks",

@@ -64,7 +64,7 @@ ROUTES: Final[list[Route[FundService]]] = [
         "get_day",
         "Orders",
         "Read the sums of a day",
-        "Returns the sums of the orders that were posted on the day, and of the withdrawals that ended on it, by "
+        "Returns the sums of the orders that were posted on the day, and of the orders that ended on it, by "
         "merchant, kind, currency and state. They are written once, when the day is closed. Before that, `closed_at` "
         f"is null. {_CSV}",
         listed(answers.Day),

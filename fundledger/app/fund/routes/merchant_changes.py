@@ -79,8 +79,9 @@ ROUTES: Final[list[Route[FundService]]] = [
         "suspend_merchant",
         _TAG,
         "Suspend a merchant",
-        "From now on, refunds, settlements and withdrawals are refused, and no payout is sent. Payments, chargebacks "
-        "and corrections are still accepted. Idempotent. " + _AWAY,
+        "From now on, refunds, split refunds, settlements, withdrawals and transfers are refused, and no payout of a "
+        "withdrawal is sent. Refunds that are posted already are sent. Facts and corrections are still accepted. "
+        "Idempotent. " + _AWAY,
         {200: shown(answers.Merchant, "The merchant is suspended."), 404: _NO_MERCHANT, 422: _CLOSED},
         (_ID,),
         (ReasonBody, {"reason": "suspected fraud, case 17"}),
@@ -119,7 +120,7 @@ ROUTES: Final[list[Route[FundService]]] = [
                 "The merchant is not closed.",
                 problems=(
                     *(Code.MERCHANT_NOT_EMPTY, Code.MERCHANT_SUSPENDED, Code.CHANNEL_NOT_FOUND),
-                    Code.CHANNEL_CLOSED,
+                    *(Code.CHANNEL_CLOSED, Code.PAYEE_REQUIRED, Code.PAYEE_NOT_FOUND),
                 ),
             ),
         },

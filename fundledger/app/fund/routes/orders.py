@@ -9,7 +9,15 @@ from typing import Annotated, Final
 
 from fundledger.app.fund.answers import structs as answers
 from fundledger.app.fund.handlers import orders, withdrawals
-from fundledger.app.fund.requests.bodies import BouncedBody, EmptyBody, LostBody, PaidBody, PaymentsBody, RetryBody
+from fundledger.app.fund.requests.bodies import (
+    BouncedBody,
+    EmptyBody,
+    LostBody,
+    PaidBody,
+    PaymentsBody,
+    RetryBody,
+    WithdrawalsBody,
+)
 from fundledger.app.fund.routes.kinds import KINDS, MERCHANT, one_of
 from fundledger.app.fund.service import FundService
 from fundledger.app.http.openapi.types import CURRENCY_UNKNOWN, Answer, Parameter, count, no_such, path, query, shown
@@ -218,6 +226,21 @@ ROUTES: Final[list[Route[FundService]]] = [
         enters=True,
     ),
     *[route for kind in SENDING for route in _ends_of(kind)],
+    Route(
+        "POST",
+        "/v1/withdrawals/batch",
+        orders.post_withdrawals,
+        ApiClass.BATCH,
+        "post_withdrawals",
+        _TAG,
+        "Post many withdrawals",
+        "1 to 5,000 withdrawals, each posted independently. A malformed withdrawal fails the whole batch with 400, and "
+        "nothing is posted. The second of two withdrawals with the same number is a replay or `order-no-reused`.",
+        {200: shown(answers.WithdrawalResults, "The result of each withdrawal.")},
+        body=(WithdrawalsBody, {"withdrawals": [{**KINDS[Kind.WITHDRAWAL].example, "order_no": "2026-0004"}]}),
+        body_bytes_max=BATCH_BODY_BYTES_MAX,
+        enters=True,
+    ),
     Route(
         "POST",
         "/v1/own-transfers/{id}/paid",

@@ -62,6 +62,26 @@ def decoder(type_: type[T], quotes: Callable[[T], int] | None = None) -> Callabl
     return decode
 
 
+def long_decoder(type_: type[T], bytes_max: int) -> Callable[[bytes], T]:
+    """Return a decoder of bodies that are one flat object with a long text, of at most `bytes_max` bytes. The decoder
+    raises BadRequest (400).
+    """
+    decode_ = msgspec.json.Decoder(type_).decode
+
+    def decode(body: bytes) -> T:
+        if len(body) > bytes_max:
+            raise malformed(f"the body has more than {bytes_max} bytes")
+        try:
+            decoded = decode_(body or b"{}")
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            explain(error)
+        # The object is flat, so this costs one call of `_once`, however long its texts are.
+        json.loads(body or b"{}", object_pairs_hook=_once)
+        return decoded
+
+    return decode
+
+
 def quotes_of_flat(struct: msgspec.Struct) -> int:
     """Return the minimum number of quotation marks in a JSON object of texts and numbers: `quotes` for `decoder`."""
     quotes = 0

@@ -7,19 +7,11 @@ from typing import Final
 
 from fundledger.app.http.routing import Call
 from fundledger.app.http.wire.reply import Reply
+from fundledger.csv_cells import cell
 
 CSV: Final = "text/csv; charset=utf-8"
 HEADERS: Final = {"X-Next-Cursor": False, "X-Unverified": False}
 """The headers of a page in CSV, for the OpenAPI file. No page has to have them."""
-_FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
-
-
-def cell(value: object) -> object:
-    """Return the content of a cell for a value. If the value is a text that looks like a formula, prefix an apostrophe.
-
-    Source: OWASP, "CSV Injection".
-    """
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULAS) else value
 
 
 def wants_csv(call: Call) -> bool:

@@ -35,6 +35,14 @@ _TIMEOUT: Final = Parameter(
 )
 _RATE_LIMIT_HEADERS: Final = {"RateLimit-Policy": False, "RateLimit": False}
 _HEADERS: dict[str, Schema] = {
+    "Content-Digest": {
+        "description": "The SHA-256 of the body (RFC 9530).",
+        "schema": {"type": "string"},
+    },
+    "Content-Disposition": {
+        "description": "The name under which a person saves the body (RFC 6266).",
+        "schema": {"type": "string"},
+    },
     "Idempotent-Replay": {
         "description": "`true`: the answer is a replay of the first request with this id or number.",
         "schema": {"type": "string", "enum": ["true"]},

@@ -8,5 +8,6 @@ CREATE TABLE IF NOT EXISTS payouts (
     accepted_ms INTEGER NOT NULL,
     settles_ms INTEGER NOT NULL,
     asked INTEGER NOT NULL DEFAULT 1,
-    conflicts INTEGER NOT NULL DEFAULT 0
+    conflicts INTEGER NOT NULL DEFAULT 0,
+    payee TEXT
 )

@@ -6,7 +6,8 @@ WITH told AS (
     SELECT DISTINCT ON (e.merchant, b.key) e.merchant, b.key, b.value -> 'to' AS value
     FROM fund.merchant_events e
     CROSS JOIN LATERAL jsonb_each(CASE WHEN e.body IS JSON OBJECT THEN e.body::jsonb ELSE '{}' END) b
-    WHERE b.key IN ('name', 'withdrawal_limit', 'settlement', 'settlement_days', 'settlement_cut', 'settlement_region', 'state', 'final_channel')
+    WHERE b.key IN ('name', 'withdrawal_limit', 'settlement', 'settlement_days', 'settlement_cut', 'settlement_region', 'state',
+                    'final_channel', 'final_payee')
     ORDER BY e.merchant, b.key, e.version DESC
 ), differences AS (
     SELECT coalesce(m.id, t.merchant) AS merchant, 'events' AS what, coalesce(m.version::text, 'none') AS expected,

@@ -1,0 +1,5 @@
+-- Lock a payee. $1 id. Rows: one, or none. Locks: the payee.
+SELECT p.seq, p.id, p.merchant, p.holder, p.iban, p.account, p.bank_code, p.currency, p.state, p.registered_by, p.created_at,
+       p.usable_from, p.replaces, p.disabled_at, p.disabled_by, p.disabled_why, p.mac_key, p.mac
+FROM fund.payees p WHERE p.id = $1
+FOR UPDATE

@@ -1,0 +1,3 @@
+-- A payout file, without its content. $1 channel, $2 number. Rows: one, or none. Locks: none.
+SELECT f.channel, f.file_no, f.currency, f.format, f.lines, f.total, f.digest, f.created_by, f.created_at, f.mac_key, f.mac
+FROM fund.payout_files f WHERE f.channel = $1::text AND f.file_no = $2::bigint
