@@ -61,12 +61,14 @@ def checked_iban(text: str) -> str:
 
 def require_one_number(iban: str | None, account: str | None, bank_code: str | None) -> None:
     """Raise ValueError unless there is either an IBAN, or an account number with a bank code."""
-    if (iban is None) == (account is None):
-        raise ValueError("send either iban, or account with bank_code")
+    if iban is None and account is None:
+        raise ValueError("iban is missing: send iban, or account with bank_code")
+    if iban is not None and account is not None:
+        raise ValueError("account must be omitted if iban is given")
     if account is not None and bank_code is None:
         raise ValueError("bank_code is missing: an account number needs the code of its bank")
     if iban is not None and bank_code is not None and not is_bic(bank_code):
-        raise ValueError("bank_code of an IBAN must be a BIC")
+        raise ValueError("bank_code must be a BIC if iban is given")
 
 
 def masked(number: str) -> str:

@@ -95,7 +95,7 @@ class HolidaysRequest(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=
 
     def __post_init__(self) -> None:
         if len({each.day for each in self.days}) < len(self.days):
-            raise ValueError("a day is repeated")
+            raise ValueError("days must not contain a day twice")
 
 
 class FinalWithdrawal(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):

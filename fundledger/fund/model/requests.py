@@ -154,8 +154,10 @@ class Withdrawal(Request, kw_only=True):
     payee: Annotated[Uuid, about("id of the payee")] | None = None
 
     def __post_init__(self) -> None:
-        if (self.amount is None) is not self.all:
-            raise ValueError("send either `amount`, or `all` as true")
+        if self.amount is None and not self.all:
+            raise ValueError("amount is missing: send `amount`, or `all` as true")
+        if self.amount is not None and self.all:
+            raise ValueError("amount must be omitted if all is true")
 
 
 class PayoutReturn(Request, kw_only=True):

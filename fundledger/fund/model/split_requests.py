@@ -49,7 +49,7 @@ class SplitPayment(OwnedRequest, kw_only=True):
     def __post_init__(self) -> None:
         _check_parts(self.parts, self.amount)
         if any(part.commission is not None and part.commission > part.amount for part in self.parts):
-            raise ValueError("a commission exceeds the amount of its part")
+            raise ValueError("commission must not exceed the amount of its part")
 
 
 class SplitRefundPart(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -76,7 +76,7 @@ class _SplitReturn(OwnedRequest, kw_only=True):
     def __post_init__(self) -> None:
         if self.parts is None:
             if self.amount is None:
-                raise ValueError("send amount, or parts")
+                raise ValueError("amount is missing: send amount, or parts")
             return
         # The same content has to have the same digest, with or without the amount.
         self.amount = sum(part.amount for part in self.parts) if self.amount is None else self.amount
@@ -103,8 +103,8 @@ class SplitChargeback(_SplitReturn, kw_only=True):
 
 def _check_parts(parts: Sequence[SplitPaymentPart | SplitRefundPart], amount: int) -> None:
     if not are_distinct(part.merchant for part in parts):
-        raise ValueError("two parts have the same merchant")
+        raise ValueError("parts must have different merchants")
     if sum(part.amount for part in parts) != amount:
-        raise ValueError("the parts do not sum to the amount")
+        raise ValueError("parts must sum to the amount")
     if amount > AMOUNT_MAX:
-        raise ValueError(f"the sum of the parts exceeds {AMOUNT_MAX}")
+        raise ValueError(f"parts must sum to at most {AMOUNT_MAX}")

@@ -283,6 +283,43 @@ BAD_MEMBERS: list[tuple[str, Any]] = [
 ]
 
 
+SPLIT = {"order_no": "x", "of_order_no": "p"}
+PARTS = [{"merchant": "a", "amount": 1}, {"merchant": "b", "amount": 1}]
+PAYEE = {"holder": "H", "currency": "CNY"}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("/v1/withdrawals", {"merchant": "m", "order_no": "x", "channel": "c"}, "amount"),
+        ("/v1/withdrawals", {"merchant": "m", "order_no": "x", "channel": "c", "amount": 1, "all": True}, "amount"),
+        ("/v1/withdrawals/batch", {"withdrawals": [{"merchant": "m", "order_no": "x", "channel": "c"}]}, None),
+        ("/v1/settlements", {"merchant": "m", "order_no": "x", "day": "0001-01-01"}, "day"),
+        ("/v1/transfers", {"merchant": "m", "order_no": "x", "to_merchant": "m", "amount": 1}, "to_merchant"),
+        ("/v1/split-refunds", SPLIT, "amount"),
+        ("/v1/split-refunds", {**SPLIT, "amount": 3, "parts": PARTS}, "parts"),
+        ("/v1/split-refunds", {**SPLIT, "amount": 2, "parts": PARTS[:1] * 2}, "parts"),
+        ("/v1/holidays", {"region": "CNY", "days": [{"day": "2026-01-01"}] * 2}, "days"),
+        ("/v1/holidays", {"region": "CNY", "days": [{"day": "0001-01-01"}]}, "days[0].day"),
+        (
+            "/v1/merchants",
+            {"id": "m", "name": "M", "currency": "CNY", "fee": {"minimum": 2, "maximum": 1}},
+            "fee.maximum",
+        ),
+        ("/v1/merchants/m/payees", PAYEE, "iban"),
+        ("/v1/merchants/m/payees", {**PAYEE, "iban": "DE89370400440532013001"}, "iban"),
+        ("/v1/merchants/m/payees", {**PAYEE, "iban": "DE89370400440532013000", "account": "1"}, "account"),
+        ("/v1/merchants/m/payees", {**PAYEE, "account": "12345678"}, "bank_code"),
+    ],
+)
+async def test_a_rule_over_several_members_names_one_of_them(
+    fund: FundClient, path: str, body: dict[str, Any], field: str | None
+) -> None:
+    answer = await fund.post(path, body)
+    assert is_problem(answer, 400, "malformed")
+    assert answer.json["field"] == (field or "withdrawals[0].amount")
+
+
 @pytest.mark.parametrize("path", GOOD)
 async def test_each_member_of_an_order_is_checked_and_named(fund: FundClient, path: str) -> None:
     good = {"merchant": "m", "order_no": "x", **GOOD[path]}

@@ -35,6 +35,10 @@ _AT: Final = " - at `$"
 _is_path = re.compile(r"[A-Za-z0-9_.\[\]]{0,200}\Z").match
 _NAMED: Final = ("Object contains unknown field `", "Object missing required field `")
 _VALUE: Final = "Invalid enum value "
+_OWN_RULE: Final = re.compile(r"([a-z_]{1,40}) (?:must|is) ")
+"""The beginning of the error of a rule that a request type checks itself: it names a member. Errors of the decoder
+begin with a capital letter.
+"""
 _has_nul = re.compile(r"(?<!\\)(?:\\\\)*\\u0000").search
 
 
@@ -151,6 +155,9 @@ def explain(error: Exception, item: str = "") -> NoReturn:
             name = cut(text[len(named) : -1])
             text = f"{named}{name}`"
             field = f"{where}.{name}" if where else name
+    own = _OWN_RULE.match(text)
+    if own is not None:
+        field = f"{where}.{own[1]}" if where else own[1]
     raise malformed(f"{text} - at `{where}`" if where else text, field=field or None) from None
 
 
