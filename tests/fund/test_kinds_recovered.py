@@ -12,11 +12,12 @@ from fundledger.fund.model.answer import Taken
 from fundledger.fund.model.order import Order, State
 from fundledger.fund.model.requests import Fee
 from tests.fund.test_recover import Cut, recover
+from tests.support.currencies import unused_currency
 from tests.support.fund_books import prove_fund
 from tests.support.fund_worker import FundWorker
 from tests.support.running import RunningService
 
-CURRENCY = "ZAR"
+CURRENCY = unused_currency()
 CUTS = ("before", "after", "unrecorded")
 Moves = dict[str, int]
 

@@ -17,6 +17,7 @@ from fundledger.fund.model.order import Kind, Order, State
 from fundledger.fund.model.own_requests import OwnTransfer
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.model.requests import Fee
+from tests.support.currencies import unused_currency
 from tests.support.fund_worker import CHECKER, MODULE, EveryChannel, FundWorker, request_of
 from tests.support.running import RunningService
 
@@ -43,8 +44,8 @@ def limit(worker: FundWorker, overdraft: int | None = 0, state: str = "open") ->
 class Banks:
     """Two banks of the platform, with accounts in one currency."""
 
-    def __init__(self, worker: FundWorker, currency: str) -> None:
-        self.worker, self.currency = worker, currency
+    def __init__(self, worker: FundWorker) -> None:
+        self.worker, self.currency = worker, unused_currency()
         self.a, self.b = f"a-{worker.salt}", f"b-{worker.salt}"
 
     async def fill(self, amount: int, **more: Any) -> str:
@@ -84,7 +85,7 @@ async def taken(answer: Any, state: State = State.POSTED) -> Order:
 
 
 async def test_an_own_transfer_leaves_one_bank_and_arrives_at_another(worker: FundWorker) -> None:
-    banks = Banks(worker, "SEK")
+    banks = Banks(worker)
     await banks.fill(1_000)
     order = await worker.requested(**banks.transfer(600, from_ref="OUT"))
     assert await banks.hold("transit:bank") == [1_000, 0, 0]
@@ -103,7 +104,7 @@ async def test_an_own_transfer_leaves_one_bank_and_arrives_at_another(worker: Fu
 
 
 async def test_an_own_transfer_that_comes_back_is_at_its_bank_again(worker: FundWorker) -> None:
-    banks = Banks(worker, "NOK")
+    banks = Banks(worker)
     await banks.fill(1_000)
     order = await taken(await worker.ask(**banks.transfer(600)))
     bounced = await taken(await worker.batcher.end(order.id, "bounced", None, "closed", "bank"), State.BOUNCED)
@@ -113,7 +114,7 @@ async def test_an_own_transfer_that_comes_back_is_at_its_bank_again(worker: Fund
 
 @pytest.mark.parametrize("ending", ["won", "lost"])
 async def test_an_own_transfer_has_no_other_end(worker: FundWorker, ending: Any) -> None:
-    banks = Banks(worker, "DKK")
+    banks = Banks(worker)
     order = await taken(await worker.ask(**banks.transfer(600)))
     assert refused(await worker.batcher.end(order.id, ending, None, None, "bank"), Code.ORDER_NOT_FOUND, None)
     waits = await worker.requested(**banks.transfer(600, "u"))
@@ -128,9 +129,9 @@ async def test_an_own_transfer_needs_two_banks() -> None:
 
 
 async def test_a_receipt_of_own_money_counts_once_over_all_kinds(worker: FundWorker) -> None:
-    banks = Banks(worker, "PLN")
+    banks = Banks(worker)
     merchant = await banks.fill(1_000, fee=Fee(fixed=10))
-    payment = {"merchant": merchant, "amount": 5, "currency": "PLN", "channel": banks.b}
+    payment = {"merchant": merchant, "amount": 5, "currency": banks.currency, "channel": banks.b}
     await worker.done("payment", order_no="p", channel_ref="R1", **payment)
     first = await taken(await worker.ask(**banks.transfer(10, "1", from_ref="R")))
     for channel_ref, code in (("R1", Code.RECEIPT_ALREADY_BOOKED), ("R2", None)):
@@ -169,7 +170,7 @@ async def test_a_receipt_of_own_money_counts_once_over_all_kinds(worker: FundWor
 
 
 async def test_a_rejected_own_transfer_frees_its_reference(worker: FundWorker) -> None:
-    banks = Banks(worker, "CZK")
+    banks = Banks(worker)
     order = await worker.requested(**banks.transfer(10, "1", from_ref="R"))
     assert refused(
         await worker.ask(**banks.transfer(10, "2", from_ref="R")), Code.RECEIPT_ALREADY_BOOKED, "channel_ref"
@@ -180,7 +181,7 @@ async def test_a_rejected_own_transfer_frees_its_reference(worker: FundWorker) -
 
 
 async def test_of_two_concurrent_own_transfers_with_one_reference_one_is_taken(worker: FundWorker) -> None:
-    banks = Banks(worker, "HUF")
+    banks = Banks(worker)
     asked = [worker.batcher.ask(request_of(**banks.transfer(10, str(n), from_ref="R")), MODULE) for n in range(6)]
     answers = await asyncio.gather(*asked)
     assert sum(isinstance(answer, Taken) for answer in answers) == 1
@@ -195,7 +196,7 @@ async def test_of_two_concurrent_own_transfers_with_one_reference_one_is_taken(w
 
 
 async def test_own_money_leaves_a_bank_only_down_to_its_floor(worker: FundWorker) -> None:
-    banks = Banks(worker, "RON")
+    banks = Banks(worker)
     merchant = await banks.fill(1_000)
     limit(worker)
     await worker.done("withdrawal", merchant=merchant, order_no="w", amount=300, channel=banks.a)
@@ -213,7 +214,7 @@ async def test_own_money_leaves_a_bank_only_down_to_its_floor(worker: FundWorker
 
 
 async def test_a_bank_without_a_bound_may_be_overdrawn(worker: FundWorker) -> None:
-    banks = Banks(worker, "TRY")
+    banks = Banks(worker)
     limit(worker, overdraft=None)
     order = await taken(await worker.ask(**banks.transfer(5)))
     assert await banks.hold() == [-5, 0]
@@ -223,7 +224,7 @@ async def test_a_bank_without_a_bound_may_be_overdrawn(worker: FundWorker) -> No
 async def test_of_many_concurrent_approvals_no_more_are_posted_than_the_bank_holds(
     worker: FundWorker, service: RunningService
 ) -> None:
-    banks = Banks(worker, "VND")
+    banks = Banks(worker)
     await banks.fill(1_000)
     async with FundWorker(worker.dsn, service.base_url, service.fund_token, salt=worker.salt) as other:
         limit(worker)
@@ -241,7 +242,7 @@ async def test_of_many_concurrent_approvals_no_more_are_posted_than_the_bank_hol
 
 
 async def test_an_order_whose_outcome_is_not_known_counts_as_posted(worker: FundWorker) -> None:
-    banks = Banks(worker, "MXN")
+    banks = Banks(worker)
     await banks.fill(1_000)
     limit(worker)
     first, second = [await worker.requested(**banks.transfer(600, n)) for n in "12"]
@@ -266,7 +267,7 @@ async def test_an_order_whose_outcome_is_not_known_counts_as_posted(worker: Fund
 
 
 async def test_an_approval_waits_for_an_account_service_that_does_not_answer(worker: FundWorker) -> None:
-    banks = Banks(worker, "BRL")
+    banks = Banks(worker)
     await banks.fill(1_000)
     limit(worker)
     order = await worker.requested(**banks.transfer(600))
@@ -284,7 +285,7 @@ async def test_an_approval_waits_for_an_account_service_that_does_not_answer(wor
 
 
 async def test_own_money_is_transferred_from_a_closed_channel_and_not_to_it(worker: FundWorker) -> None:
-    banks = Banks(worker, "CLP")
+    banks = Banks(worker)
 
     class HalfClosed(EveryChannel):
         def known(self, name: str, currency: str) -> Channel:
@@ -300,7 +301,7 @@ async def test_own_money_is_transferred_from_a_closed_channel_and_not_to_it(work
 
 async def test_own_money_leaves_what_a_lost_dispute_has_taken(worker: FundWorker) -> None:
     """The bank has taken the money of a lost dispute, also while the end of the dispute is refused."""
-    banks = Banks(worker, "ISK")
+    banks = Banks(worker)
     limit(worker)
     merchant = await banks.fill(1_000)
     dispute = {"merchant": merchant, "payment_order_no": "fill", "amount": 600}
@@ -312,7 +313,7 @@ async def test_own_money_leaves_what_a_lost_dispute_has_taken(worker: FundWorker
     assert await banks.hold() == [1_000, 0]
     assert refused(await worker.ask(**banks.transfer(401)), Code.CHANNEL_UNDERFUNDED)
     funds = PayoutFunds(worker.pool, worker.gateway, worker.batcher._platform._channels)  # type: ignore[arg-type]
-    assert await funds._left(banks.a, "ISK", Kind.WITHDRAWAL) == 400
+    assert await funds._left(banks.a, banks.currency, Kind.WITHDRAWAL) == 400
     await worker.accounts.unfreeze(f"merchant:{merchant}:disputed")
     assert isinstance(await worker.batcher.retry(order.id, "tester"), Taken)
     assert await banks.hold() == [400, 0]
@@ -323,7 +324,7 @@ async def test_own_money_leaves_what_a_lost_dispute_has_taken(worker: FundWorker
 
 
 async def test_own_funds_leave_only_as_far_as_they_came_in(worker: FundWorker) -> None:
-    banks = Banks(worker, "THB")
+    banks = Banks(worker)
     limit(worker)
     assert refused(await worker.ask(**banks.own("own_funds", 1, direction="out")), Code.OWN_FUNDS_EXCEEDED)
     order = await taken(await worker.ask(**banks.own("own_funds", 500, "in", direction="in", channel_ref="R")))
@@ -339,7 +340,7 @@ async def test_own_funds_leave_only_as_far_as_they_came_in(worker: FundWorker) -
 
 
 async def test_an_edited_order_of_own_money_raises_no_bound(worker: FundWorker) -> None:
-    banks = Banks(worker, "MVR")
+    banks = Banks(worker)
     await banks.fill(10_000, fee=Fee(basis_points=100))
     swept = await taken(await worker.ask(**banks.own("fee_sweep", 90, "1")))
     edit = "UPDATE fund.orders SET amount = $2 WHERE id = $1"
@@ -352,9 +353,9 @@ async def test_an_edited_order_of_own_money_raises_no_bound(worker: FundWorker) 
 
 
 async def test_a_fee_sweep_takes_only_income_that_was_not_swept_and_not_spent(worker: FundWorker) -> None:
-    banks = Banks(worker, "MOP")
+    banks = Banks(worker)
     await banks.fill(10_000, fee=Fee(basis_points=100))
-    await worker.done("channel_cost", order_no=f"c-{worker.salt}", channel=banks.a, amount=30, currency="MOP")
+    await worker.done("channel_cost", order_no=f"c-{worker.salt}", channel=banks.a, amount=30, currency=banks.currency)
     assert refused(await worker.ask(**banks.own("fee_sweep", 71)), Code.SWEEP_EXCEEDS_INCOME)
     await taken(await worker.ask(**banks.own("fee_sweep", 50, "1")))
     assert await banks.hold("equity:own", "income:fee") == [9_920, 0, -50, 100]
@@ -373,7 +374,7 @@ async def test_a_fee_sweep_takes_only_income_that_was_not_swept_and_not_spent(wo
 
 
 async def test_a_payable_is_paid_at_most_once(worker: FundWorker) -> None:
-    banks = Banks(worker, "PHP")
+    banks = Banks(worker)
     merchant = await banks.fill(1_000)
     fee = {"merchant": merchant, "channel": banks.a, "against": "payable", "amount": 40}
     assert refused(await worker.ask(**banks.own("payable_payment", 1)), Code.PAYABLE_EXCEEDED)
@@ -387,7 +388,7 @@ async def test_a_payable_is_paid_at_most_once(worker: FundWorker) -> None:
 
 
 async def test_own_money_needs_two_identities(worker: FundWorker) -> None:
-    banks = Banks(worker, "IDR")
+    banks = Banks(worker)
     for asked in (
         banks.transfer(5),
         banks.own("own_funds", 5, direction="in"),

@@ -98,7 +98,7 @@ def test_a_holder_is_no_formula_and_has_no_control_characters(holder: str) -> No
 def test_a_pain_file_needs_a_debtor() -> None:
     with pytest.raises(ValueError, match="debtor"):
         PayoutFileRequest("CNY", "pain.001")
-    with pytest.raises(ValueError, match="either iban"):
+    with pytest.raises(ValueError, match="iban is missing"):
         Debtor("Platform")
     assert PayoutFileRequest("CNY", "pain.001", debtor=Debtor("Platform", iban=iban())).debtor is not None
 

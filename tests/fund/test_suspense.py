@@ -18,14 +18,15 @@ from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.model.requests import Fee
 from fundledger.fund.store.events import event_of
 from fundledger.fund.store.queries import SQL
+from tests.support.currencies import unused_currency
 from tests.support.fund_worker import CHECKER, MODULE, FundWorker, request_of
 
 
 class Slips:
     """Slips about the suspense of one currency."""
 
-    def __init__(self, worker: FundWorker, currency: str) -> None:
-        self.worker, self.currency, self.numbers = worker, currency, 0
+    def __init__(self, worker: FundWorker) -> None:
+        self.worker, self.currency, self.numbers = worker, unused_currency(), 0
         self.channel = f"c-{worker.salt}"
 
     @property
@@ -65,7 +66,7 @@ def refused(answer: Any, code: Code, field: str | None = "amount") -> bool:
 
 
 async def test_an_overage_goes_where_the_slip_says(worker: FundWorker) -> None:
-    slips = Slips(worker, "SEK")
+    slips = Slips(worker)
     merchant = await slips.owing(30)
     await slips.differ(100, "more")
     bank = await slips.hold(f"bank:{slips.channel}")
@@ -81,9 +82,9 @@ async def test_an_overage_goes_where_the_slip_says(worker: FundWorker) -> None:
 
 
 async def test_a_shortage_is_borne_by_the_account_that_the_slip_names(worker: FundWorker) -> None:
-    slips = Slips(worker, "NOK")
-    merchant = await worker.merchant(currency="NOK")
-    await worker.pay(merchant, "p", 50, currency="NOK", channel=slips.channel)
+    slips = Slips(worker)
+    merchant = await worker.merchant(currency=slips.currency)
+    await worker.pay(merchant, "p", 50, currency=slips.currency, channel=slips.channel)
     await slips.differ(100, "less")
     await worker.done(**slips.clearing(40, "less", "merchant", merchant=merchant))
     assert await worker.of(merchant) == (10, 0, 0)
@@ -96,7 +97,7 @@ async def test_a_shortage_is_borne_by_the_account_that_the_slip_names(worker: Fu
 
 
 async def test_no_more_is_cleared_than_the_suspense_account_has(worker: FundWorker) -> None:
-    slips = Slips(worker, "DKK")
+    slips = Slips(worker)
     assert refused(await worker.ask(**slips.clearing(1, "more", "income")), Code.SUSPENSE_EXCEEDED)
     assert refused(await worker.ask(**slips.clearing(1, "less", "loss")), Code.SUSPENSE_EXCEEDED)
     await slips.differ(100, "more")
@@ -129,7 +130,7 @@ def test_a_slip_that_contradicts_itself_is_malformed(wrong: dict[str, Any]) -> N
 
 
 async def test_an_overage_of_another_currency_is_not_the_merchants(worker: FundWorker) -> None:
-    slips = Slips(worker, "ISK")
+    slips = Slips(worker)
     merchant = await worker.merchant(currency="CNY")
     await slips.differ(10, "more")
     assert refused(
@@ -141,9 +142,9 @@ async def test_an_overage_of_another_currency_is_not_the_merchants(worker: FundW
 
 
 async def test_an_adjustment_can_close_the_item_that_another_one_opened(worker: FundWorker) -> None:
-    slips = Slips(worker, "PLN")
-    merchant = await worker.merchant(currency="PLN")
-    await worker.pay(merchant, "p", 500, currency="PLN", channel=slips.channel)
+    slips = Slips(worker)
+    merchant = await worker.merchant(currency=slips.currency)
+    await worker.pay(merchant, "p", 500, currency=slips.currency, channel=slips.channel)
     adjust = {"kind": "adjustment", "merchant": merchant, "amount": 400, "reason": "r"}
     await worker.done(order_no="1", direction="debit", **adjust)
     assert await slips.hold("suspense:over", "suspense:short") == [400, 0]
@@ -163,8 +164,8 @@ async def test_an_adjustment_can_close_the_item_that_another_one_opened(worker: 
 
 
 async def test_an_adjustment_that_names_no_suspense_account_opens_an_item(worker: FundWorker) -> None:
-    slips = Slips(worker, "CZK")
-    merchant = await worker.merchant(currency="CZK")
+    slips = Slips(worker)
+    merchant = await worker.merchant(currency=slips.currency)
     for n, against in enumerate((None, "short")):
         more = {} if against is None else {"against": against}
         members = {"amount": 5, "direction": "credit", "reason": "r", **more}
@@ -195,7 +196,7 @@ async def state_of(worker: FundWorker, order: Order) -> tuple[str, Any]:
 
 @pytest.mark.parametrize("against", ["merchant", "income", "bank"])
 async def test_parked_money_goes_where_two_people_decide(worker: FundWorker, against: str) -> None:
-    slips = Slips(worker, {"merchant": "HUF", "income": "RON", "bank": "TRY"}[against])
+    slips = Slips(worker)
     merchant = await closed(worker, slips, fee=Fee(basis_points=100))
     other = await slips.owing(30, "other")
     pay = {"currency": slips.currency, "channel": slips.channel}
@@ -233,7 +234,7 @@ async def test_parked_money_goes_where_two_people_decide(worker: FundWorker, aga
 async def test_a_parked_chargeback_is_charged_to_another_merchant_or_is_a_loss(
     worker: FundWorker, against: str
 ) -> None:
-    slips = Slips(worker, {"merchant": "ZAR", "loss": "MXN"}[against])
+    slips = Slips(worker)
     merchant, other = await worker.merchant("m", slips.currency), await worker.merchant("other", slips.currency)
     for name in (merchant, other):
         await worker.pay(name, "p", 100, currency=slips.currency, channel=slips.channel)
@@ -255,7 +256,7 @@ async def test_a_parked_chargeback_is_charged_to_another_merchant_or_is_a_loss(
 
 
 async def test_a_won_dispute_of_a_pending_part_goes_elsewhere_if_its_merchant_is_closed(worker: FundWorker) -> None:
-    slips = Slips(worker, "PYG")
+    slips = Slips(worker)
     merchant, other = await worker.merchant("m", slips.currency), await worker.merchant("other", slips.currency)
     await worker.pay(merchant, "p", 100, currency=slips.currency, channel=slips.channel, settle="later")
     await worker.done("chargeback", merchant=merchant, order_no="cb", payment_order_no="p", amount=60)
@@ -269,7 +270,7 @@ async def test_a_won_dispute_of_a_pending_part_goes_elsewhere_if_its_merchant_is
 
 @pytest.mark.parametrize("why", ["pending", "won"])
 async def test_a_chargeback_that_its_merchant_can_still_pay_is_not_cleared(worker: FundWorker, why: str) -> None:
-    slips = Slips(worker, {"pending": "COP", "won": "CLP"}[why])
+    slips = Slips(worker)
     merchant = await worker.merchant("m", slips.currency)
     settle = "later" if why == "pending" else "now"
     await worker.pay(merchant, "p", 100, currency=slips.currency, channel=slips.channel, settle=settle)
@@ -291,9 +292,12 @@ async def test_a_chargeback_that_its_merchant_can_still_pay_is_not_cleared(worke
 
 
 async def test_a_parked_payout_return_is_cleared_and_still_counts_against_its_withdrawal(worker: FundWorker) -> None:
-    slips = Slips(worker, "KES")
-    merchant, other = await worker.merchant("m", "KES", withdrawal_fee=Fee(fixed=7)), await slips.owing(30, "other")
-    await worker.pay(merchant, "p", 107, currency="KES", channel=slips.channel)
+    slips = Slips(worker)
+    merchant, other = (
+        await worker.merchant("m", slips.currency, withdrawal_fee=Fee(fixed=7)),
+        await slips.owing(30, "other"),
+    )
+    await worker.pay(merchant, "p", 107, currency=slips.currency, channel=slips.channel)
     payout = await worker.done("withdrawal", merchant=merchant, order_no="w", amount=100, channel=slips.channel)
     assert isinstance(await worker.batcher.end(payout.id, "paid", "out", None, "tests"), Taken)
     await worker.accounts.close_account(f"merchant:{merchant}:available")
@@ -320,10 +324,10 @@ def test_every_fact_can_be_cleared_when_it_is_parked() -> None:
 
 
 async def test_a_clearing_that_is_refused_leaves_the_order_parked_and_releasable(worker: FundWorker) -> None:
-    slips = Slips(worker, "BRL")
-    merchant, other = await worker.merchant("m", "BRL"), await closed(worker, slips, "other")
+    slips = Slips(worker)
+    merchant, other = await worker.merchant("m", slips.currency), await closed(worker, slips, "other")
     await worker.accounts.freeze(f"merchant:{merchant}:available", "tests", "all")
-    parked = await worker.pay(merchant, "p", 100, currency="BRL", channel=slips.channel)
+    parked = await worker.pay(merchant, "p", 100, currency=slips.currency, channel=slips.channel)
     order = await worker.done(**clear(slips, merchant, "p", "merchant", merchant=other))
     assert order.state is State.REFUSED
     assert await state_of(worker, parked) == ("parked", None)
@@ -335,11 +339,11 @@ async def test_a_clearing_that_is_refused_leaves_the_order_parked_and_releasable
 
 
 async def test_a_clearing_and_a_release_never_move_the_money_twice(worker: FundWorker) -> None:
-    slips = Slips(worker, "CLP")
+    slips = Slips(worker)
     for turn in range(8):
-        merchant = await worker.merchant(f"m{turn}", "CLP")
+        merchant = await worker.merchant(f"m{turn}", slips.currency)
         await worker.accounts.freeze(f"merchant:{merchant}:available", "tests", "all")
-        parked = await worker.pay(merchant, "p", 100, currency="CLP", channel=slips.channel)
+        parked = await worker.pay(merchant, "p", 100, currency=slips.currency, channel=slips.channel)
         order = await worker.requested(**clear(slips, merchant, "p", "income"))
         await worker.accounts.unfreeze(f"merchant:{merchant}:available")
         before = (await slips.hold("income:other"))[0]
@@ -352,9 +356,9 @@ async def test_a_clearing_and_a_release_never_move_the_money_twice(worker: FundW
 
 
 async def test_two_clearings_of_one_order_move_the_money_once(worker: FundWorker) -> None:
-    slips = Slips(worker, "THB")
+    slips = Slips(worker)
     merchant = await closed(worker, slips)
-    await worker.pay(merchant, "p", 100, currency="THB", channel=slips.channel)
+    await worker.pay(merchant, "p", 100, currency=slips.currency, channel=slips.channel)
     waiting = [await worker.requested(**clear(slips, merchant, "p", "income")) for _ in range(4)]
     answers = await asyncio.gather(*(worker.batcher.approve(order.id, CHECKER) for order in waiting))
     taken = [answer for answer in answers if isinstance(answer, Taken)]
@@ -363,10 +367,10 @@ async def test_two_clearings_of_one_order_move_the_money_once(worker: FundWorker
 
 
 async def test_the_reversal_of_a_clearing_parks_the_order_again(worker: FundWorker) -> None:
-    slips = Slips(worker, "MYR")
+    slips = Slips(worker)
     merchant = await closed(worker, slips)
     other = await slips.owing(30, "other")
-    parked = await worker.pay(merchant, "p", 100, currency="MYR", channel=slips.channel)
+    parked = await worker.pay(merchant, "p", 100, currency=slips.currency, channel=slips.channel)
     order = await worker.done(**clear(slips, merchant, "p", "merchant", merchant=other))
     named = {"of_kind": "parked_clearing", "of_order_no": order.order_no, "merchant": other, "reason": "wrong shop"}
     reversal = await worker.done("reversal", order_no="r", **named)
@@ -385,9 +389,9 @@ async def test_the_reversal_of_a_clearing_parks_the_order_again(worker: FundWork
 
 
 async def test_only_a_parked_order_of_the_same_currency_is_cleared(worker: FundWorker) -> None:
-    slips = Slips(worker, "PHP")
-    merchant, other = await worker.merchant("m", "PHP"), await worker.merchant("cny", "CNY")
-    await worker.pay(merchant, "p", 100, currency="PHP", channel=slips.channel)
+    slips = Slips(worker)
+    merchant, other = await worker.merchant("m", slips.currency), await worker.merchant("cny", "CNY")
+    await worker.pay(merchant, "p", 100, currency=slips.currency, channel=slips.channel)
 
     async def ask(of: str, against: str = "income", **more: Any) -> Any:
         return await worker.batcher.ask(request_of(**clear(slips, merchant, of, against, **more)), MODULE)

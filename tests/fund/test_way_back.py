@@ -12,10 +12,11 @@ from fundledger.fund.model.order import Order, State
 from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.model.requests import Fee
 from tests.fund.test_debts import owing, undecided, withdraw
+from tests.support.currencies import unused_currency
 from tests.support.fund_worker import CHECKER, FundWorker
 from tests.support.running import RunningService
 
-CURRENCY = "SGD"
+CURRENCY = unused_currency()
 
 
 def refused(answer: Any, code: Code, field: str | None = "of_order_no") -> bool:

@@ -12,12 +12,13 @@ from fundledger.fund.store.persons import add_person
 from tests.app.fund.test_orders import is_order
 from tests.support.answers import is_problem
 from tests.support.client import Answer, Client
+from tests.support.currencies import unused_currency
 from tests.support.database import Databases
 from tests.support.fund_books import prove_fund
 from tests.support.fund_http import OTHER_TOKEN, FundClient, a_fund_service
 from tests.support.running import RunningService
 
-CURRENCY = "HUF"
+CURRENCY = unused_currency()
 """A currency of these tests alone, because all tests share the accounts of the platform."""
 PERSONS = {"maker": Role.MAKER, "checker": Role.CHECKER, "operator": Role.OPERATOR, "auditor": Role.AUDITOR}
 
