@@ -18,6 +18,7 @@ from fundledger.client.account_service import AccountService
 from fundledger.client.faults import Fault, OutcomeUnknown, Problem
 from fundledger.client.faults import Refused as NotDone
 from fundledger.client.types import Account, Entry, StatementEntry, Voucher, VoucherRecord
+from fundledger.fund.jobs.stuck import problem
 from fundledger.fund.model import accounts, flows
 from fundledger.fund.model.accounts import AccountName
 from fundledger.fund.model.days import cut_of
@@ -37,6 +38,10 @@ voucher: it may have been posted before, or a request that is still in transit m
 UNRECORDED: Final = frozenset({"account-frozen"})
 """Refusals that are not always final. If the cause is a row that does not match its MAC, the account service does not
 record the refusal under the voucher id. In that case the voucher may have been posted before.
+"""
+NO_FLOW: Final = (AssertionError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""Exceptions of a flow that cannot make a voucher from an order. The cause is a defect. The order becomes stuck; other
+orders of the batch are posted.
 """
 _FAULT_FROM: Final = 500
 T = TypeVar("T")
@@ -93,6 +98,11 @@ def end_voucher_of(order: Order, ending: Ending) -> Voucher:
     return Voucher(id_, type_, entries, reference_of(order), metadata_of(order))
 
 
+def no_voucher(error: Exception) -> bytes:
+    """Return the problem (JSON) of an order from which no voucher can be made."""
+    return problem("order-has-no-voucher", "No voucher can be made from the order", repr(error))
+
+
 def reference_of(order: Order) -> str:
     """Return the reference of the vouchers of an order."""
     return f"{REFERENCE}{order.id}"
@@ -123,11 +133,16 @@ class AccountGateway:
         """
         await self._open_refunds(orders)
         results: list[PostingResult | None] = [None] * len(orders)
-        places = [i for i, order in enumerate(orders) if order.kind is not Kind.REVERSAL]
-        if places:
-            for i, result in zip(
-                places, await self.post_vouchers([voucher_of(orders[i]) for i in places]), strict=True
-            ):
+        vouchers: dict[int, Voucher] = {}
+        for i, order in enumerate(orders):
+            if order.kind is not Kind.REVERSAL:
+                try:
+                    vouchers[i] = voucher_of(order)
+                except NO_FLOW as error:
+                    results[i] = PostingResult(problem=no_voucher(error), stuck=True)
+        if vouchers:
+            posted = await self.post_vouchers(list(vouchers.values()))
+            for i, result in zip(vouchers, posted, strict=True):
                 results[i] = result
         away: GatewayFault | None = None
         for i, order in enumerate(orders):
@@ -225,8 +240,8 @@ class AccountGateway:
             return f"voucher {order.voucher_id} is not posted"
         try:
             expected = voucher_of(order)
-        except AssertionError as error:
-            return f"the order has no flow: {error}"
+        except NO_FLOW as error:
+            return f"the order has no flow: {error!r}"
         wanted = expected.type, expected.reference, _credited(expected.entries)
         found = record.type, record.reference, _credited(record.entries)
         return None if wanted == found else f"the order requires {wanted}, voucher {record.id} has {found}"

@@ -10,7 +10,7 @@ from typing import Final
 import asyncpg
 import msgspec
 
-from fundledger.fund.account_gateway import AccountGateway, GatewayFault, end_voucher_of
+from fundledger.fund.account_gateway import NO_FLOW, AccountGateway, GatewayFault, end_voucher_of, no_voucher
 from fundledger.fund.jobs.stuck import mark_stuck
 from fundledger.fund.model.ids import Ids
 from fundledger.fund.model.order import TAKE_ALL_ATTEMPTS_MAX, Order, State
@@ -69,7 +69,11 @@ class Ending:
         the account service does not answer.
         """
         assert order.ending is not None, order.id
-        voucher = end_voucher_of(order, order.ending)  # type: ignore[arg-type]
+        try:
+            voucher = end_voucher_of(order, order.ending)  # type: ignore[arg-type]
+        except NO_FLOW as error:
+            await mark_stuck(self.pool, self.macs, order, no_voucher(error))
+            return
         try:
             result = (await self.gateway.post_vouchers([voucher]))[0]
         except GatewayFault:

@@ -14,6 +14,7 @@ import pytest
 from fundledger.client.faults import OutcomeUnknown, Problem, Refused, Unavailable
 from fundledger.client.types import Voucher, VoucherRecord, VoucherResult
 from fundledger.fund import account_gateway as gateway
+from fundledger.fund import ending as ends
 from fundledger.fund.channels.channel import ChannelAway, Standing
 from fundledger.fund.jobs.payout_sending import Pace
 from fundledger.fund.jobs.payouts import Payouts
@@ -161,6 +162,37 @@ async def test_a_voucher_that_the_account_service_does_not_take_is_stuck_and_hol
     retried = await worker.batcher.retry(done[2].id, "person")
     assert isinstance(retried, Taken)
     assert retried.order.state is State.POSTED
+
+
+@pytest.mark.parametrize("error", [AssertionError("no channel"), KeyError("kind"), TypeError("None + 1")])
+async def test_an_order_without_a_voucher_is_stuck_and_holds_up_no_other(
+    worker: FundWorker, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    merchant = await worker.merchant()
+    await worker.pay(merchant, "p", 100)
+    ending = await worker.done("withdrawal", merchant=merchant, order_no="w", amount=50, channel=f"c-{worker.salt}")
+    real = gateway.voucher_of
+
+    def voucher_of(order: Order) -> Voucher:
+        if order.order_no == "bad":
+            raise error
+        return real(order)
+
+    def end_voucher_of(order: Order, end: Any) -> Voucher:
+        raise error
+
+    with monkeypatch.context() as broken:
+        broken.setattr(gateway, "voucher_of", voucher_of)
+        broken.setattr(ends, "end_voucher_of", end_voucher_of)
+        done = await asyncio.gather(*(worker.pay(merchant, number, 5) for number in ("1", "bad", "3")))
+        assert isinstance(await worker.batcher.end(ending.id, "paid", None, None, "m"), Taken)
+        await worker.recoverer.recover_some()
+    assert [order.state for order in done] == [State.POSTED, State.STUCK, State.POSTED]
+    assert [await state(worker, order) for order in (done[1], ending)] == ["stuck", "stuck"]
+    for order, then in ((done[1], State.POSTED), (ending, State.PAID)):
+        retried = await worker.batcher.retry(order.id, "person")
+        assert isinstance(retried, Taken)
+        assert retried.order.state is then
 
 
 @pytest.mark.parametrize("code", ["voucher-id-reused", "account-not-found"])
