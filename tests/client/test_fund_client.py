@@ -206,6 +206,40 @@ async def test_a_withdrawal_ends_one_way(fund: FundService, merchant: str) -> No
     assert refused.value.problem.code == "withdrawal-paid"
 
 
+async def test_a_refund_ends_one_way_and_can_be_requested_again(fund: FundService, merchant: str) -> None:
+    order = await fund.wait_until_settled(await fund.refund(merchant, "r1", "p", 10_000))
+    bounced = await fund.refund_bounced(order.id, "the card is closed")
+    assert (bounced.state, bounced.reason) == ("bounced", "the card is closed")
+    with pytest.raises(Refused) as refused:
+        await fund.refund_paid(order.id, "ref")
+    assert refused.value.problem.code == "refund-bounced"
+    again = await fund.wait_until_settled(await fund.refund(merchant, "r2", "p", 10_000))
+    paid = await fund.refund_paid(again.id, f"ref-{merchant}")
+    assert (paid.state, paid.channel_ref) == ("paid", f"ref-{merchant}")
+    assert (await fund.refund_paid(again.id, f"ref-{merchant}")).replay
+
+
+async def test_a_payout_returns_in_parts(fund: FundService, checker: FundService, merchant: str) -> None:
+    order = await fund.wait_until_settled(await fund.withdraw(merchant, "w1", 1_000, CHANNEL))
+    with pytest.raises(Refused) as refused:
+        await fund.return_payout(merchant, "b1", "w1", 1_000, f"back-{merchant}")
+    assert refused.value.problem.code == "withdrawal-not-paid"
+    await fund.withdrawal_paid(order.id, f"out-{merchant}")
+    back = await fund.wait_until_settled(await fund.return_payout(merchant, "b1", "w1", 600, f"back-{merchant}"))
+    assert (back.state, back.amount, back.fee, back.of_order) == ("posted", 600, 0, order.id)
+    found = await fund.order("withdrawal", order.id)
+    assert found is not None
+    assert (found.state, found.returned) == ("paid", 600)
+    with pytest.raises(Refused) as refused:
+        await fund.return_payout(merchant, "b2", "w1", 401, f"back-{merchant}-2", fee="returned")
+    assert refused.value.problem.code == "return-exceeds-withdrawal"
+    undone = await checker.approve(await fund.reverse("u1", "payout_return", "b1", "another payout", merchant))
+    assert (await fund.wait_until_settled(undone)).state == "posted"
+    found = await fund.order("withdrawal", order.id)
+    assert found is not None
+    assert found.returned == 0
+
+
 async def test_an_adjustment_needs_another_person(fund: FundService, checker: FundService, merchant: str) -> None:
     order = await fund.adjust(merchant, "a1", 50, "credit", "why", person="ann")
     assert order.state == "created"

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from fundledger.fund.account_gateway import GatewayFault
-from fundledger.fund.model.answer import Answer, Taken
+from fundledger.fund.model.answer import Taken
 from fundledger.fund.model.change import ChangeKind
 from fundledger.fund.model.change_requests import FeeRuleBody
 from fundledger.fund.model.order import PLATFORM, Kind
@@ -28,6 +28,7 @@ from fundledger.fund.model.requests import Fee
 from fundledger.fund.store.merchants import EFFECTIVE_AFTER_S
 from tests.support.fund_books import prove_fund
 from tests.support.fund_branches import COLUMNS, FROZEN, PROGRESS, WANTED, may_take, row_of
+from tests.support.fund_ends import MAY_END, Ends
 from tests.support.fund_model import FACTS, LAST_ATTEMPT, OWN, Asked, Model, Shop
 from tests.support.fund_script import AFTER, BEFORE, HEARD, UNHEARD, UNSURE, WAIT_S, ScriptedWorker
 from tests.support.fund_worker import request_of
@@ -40,10 +41,9 @@ ROUNDS_MORE = 100
 """Maximum number of further rounds for branches that were not taken yet. Few rounds may miss a rare one by chance."""
 DAYS_AGO = 3_000
 CALENDAR = "Asia/Shanghai", time(23)
-MAY_END = ("posted", "sent", "unknown")
 
 
-class Machine:
+class Machine(Ends):
     def __init__(self, worker: ScriptedWorker, seed: int) -> None:
         self.worker = worker
         self.chance = random.Random(seed)
@@ -213,6 +213,10 @@ class Machine:
             self.seen[f"{order.kind} sets off{', refused' * (order.state == 'refused')}"] += 1
         if order.kind is Kind.REVERSAL and order.to_receivable:
             self.seen["reversal of a set-off"] += 1
+        if order.kind is Kind.REVERSAL and order.of and order.of.kind is Kind.PAYOUT_RETURN:
+            self.seen[f"reversal of a payout return {order.state}"] += 1
+        if order.kind is Kind.PAYOUT_RETURN and order.fee:
+            self.seen["payout return with its fee"] += 1
         if order.kind is Kind.CHARGEBACK and order.from_pending:
             partly = "partly " * (order.from_pending < order.amount)
             self.seen[f"chargeback of a {partly}pending payment"] += 1
@@ -227,6 +231,7 @@ class Machine:
             Kind.REFUND: ["pending", "available"],
             Kind.SETTLEMENT: ["pending"],
             Kind.WITHDRAWAL: ["available"],
+            Kind.PAYOUT_RETURN: ["available"],
             Kind.CHARGEBACK: ["receivable", "receivable", "available", "pending"],
             Kind.RECOVERY: ["available", "receivable"],
             Kind.WRITE_OFF: ["receivable"],
@@ -363,66 +368,6 @@ class Machine:
             await self.next_day()
             await self.recover()
 
-    async def end(self) -> None:
-        of = [order for shop in self.shops[-3:] for order in self.orders(shop, Kind.WITHDRAWAL)]
-        order = self.some([o for o in of if o.state == "posted"])
-        if order is None:
-            answered, self.how, self.freezes = (self.how, self.freezes), HEARD, False
-            shop = self.some_shop()
-            await self.paid(shop, "now")
-            members = {"amount": 1, "channel": self.channel}
-            order = await self.ask(Kind.WITHDRAWAL, shop, members, fee=shop.fee("withdrawal", 1, self.worker.at))
-            self.how, self.freezes = answered
-            if order.state != "posted":
-                return
-        if self.chance.random() < 0.3 and not self.freezes:
-            order = self.some([o for o in of if o.state in ("paid", "bounced")]) or order
-        ending = self.chance.choice(["paid", "bounced", "bounced"])
-        if self.freezes:
-            ending = "bounced"
-        elif order.state in ("paid", "bounced") and self.chance.random() < 0.7:
-            ending = "paid" if order.state == "bounced" else "bounced"
-        for state, contrary in (("paid", "bounced"), ("bounced", "paid")):
-            found = self.some([o for o in of if o.state == state])
-            if found and not self.seen[f"refused: withdrawal-{state}"] and not self.freezes:
-                order, ending = found, contrary
-        if ending == "bounced" and order.state == "posted" and order.ending is None and not self.freezes:
-            assert order.shop is not None
-            await self.owe_for(order.shop, "bounce")
-        await self.freeze(order)
-        how = self.how
-        answer = await self.worker.run(self.worker.batcher.end(self.id(order), ending, None, None, "bank"), how)  # type: ignore[arg-type]
-        self.steps.append(f"{ending} {order.order_no} {how} frozen={sorted(self.model.frozen)} -> {answer!r}"[:600])
-        if order.state != "posted" or order.ending not in (None, ending):
-            await self.is_ended(order, ending, answer)
-        else:
-            if order.ending is None:
-                self.model.begin_end(order, ending)
-            if order.end_set_off:
-                self.seen["bounce sets off"] += 1
-            if how != BEFORE:
-                self.model.end(order)
-            if how == HEARD:
-                self.mark_end(order)
-            else:
-                self.seen[f"end {how}"] += 1
-            assert answer is None or isinstance(answer, Taken), answer
-        await self.thaw(order)
-
-    async def is_ended(self, order: Asked, ending: str, answer: Answer | None) -> None:
-        if order.ending == ending:
-            assert isinstance(answer, Taken) and answer.replay
-        else:
-            code = f"withdrawal-{order.ending}" if order.ending else "withdrawal-not-posted"
-            assert isinstance(answer, Refusal) and answer.code == code, (code, answer)
-            self.seen[f"refused: {code}"] += 1
-
-    def mark_end(self, order: Asked) -> None:
-        self.model.mark_end(order)
-        self.seen[f"withdrawal {order.state}" if order.state not in MAY_END else "end refused"] += 1
-        if order.state == "bounced" and self.model.is_over(order, self.worker.at):
-            self.seen["bounce on a later day"] += 1
-
     async def charge_back(self) -> None:
         shop = self.some_shop()
         payment = self.payment(shop) or self.some(self.orders(shop, Kind.PAYMENT))
@@ -486,7 +431,14 @@ class Machine:
         shop = self.some_shop()
         self.frozen_next, self.freezes = "pending", kind is Kind.PAYMENT
         order = await self.paid(shop, "later")
-        if kind is Kind.CHARGEBACK:
+        if kind is Kind.PAYOUT_RETURN:
+            order = await self.paid_out(shop)
+            if order.state == "paid":
+                self.frozen_next, self.freezes = "available", True
+                number = order.order_no
+                members = {"withdrawal_order_no": number, "amount": 1, "channel_ref": f"{number}-{self.worker.salt}"}
+                order = await self.ask(Kind.PAYOUT_RETURN, shop, members, of=order)
+        elif kind is Kind.CHARGEBACK:
             self.freezes = True
             members = {"payment_order_no": order.order_no, "amount": order.amount}
             order = await self.ask(Kind.CHARGEBACK, shop, members, of=order)
@@ -546,13 +498,19 @@ class Machine:
 
     async def reverse(self) -> None:
         shop = self.chance.choice([None, *[self.some_shop()] * 4])
-        kinds = (Kind.PAYMENT, Kind.ADJUSTMENT) if shop else (Kind.CHANNEL_COST, Kind.BANK_DIFFERENCE)
+        kinds = (Kind.PAYMENT, Kind.ADJUSTMENT, Kind.PAYOUT_RETURN)
+        if shop is None:
+            kinds = (Kind.CHANNEL_COST, Kind.BANK_DIFFERENCE)
         of = self.orders(shop, *kinds)
         whole = [o for o in of if o.state == "posted" and (o.progress is None or o.progress.left == o.amount)]
         later = [o for o in whole if o.settle == "later" and o.progress and not o.progress.settled]
         order = self.some(later if later and self.chance.random() < 0.4 else whole or of)
         if shop is not None and not self.seen["reversal of a set-off"]:
             order = self.some([o for o in whole if o.set_off and o.reversed_by is None]) or order
+        if shop is not None and not self.seen["reversal of a payout return refused"]:
+            # The merchant may have spent what returned.
+            spent = [o for o in whole if o.kind is Kind.PAYOUT_RETURN and o.amount > shop.has["available"]]
+            order = self.some([o for o in spent if o.reversed_by is None]) or order
         if self.freezes:
             # After the reversal of a pending payment is refused, the payment is settled. A pending payment is needed.
             self.freezes, shop = False, shop or self.some_shop()
@@ -702,11 +660,11 @@ class Machine:
         asking = [
             *(self.pay_now, self.pay_later, self.pay_together, self.refund_full, self.refund_part, self.refund_above),
             *(self.settle, self.withdraw, self.end, self.charge_back, self.recover_debt, self.write_off, self.adjust),
-            *(self.channel_cost, self.bank_difference, self.reverse, self.release),
+            *(self.channel_cost, self.bank_difference, self.reverse, self.release, self.end_refund, self.return_payout),
         ]
         quiet = [self.recover, self.recover, self.repeat, self.next_day, self.change_fee, self.open_shop]
         feed = [self.pay_now, self.pay_later, self.withdraw, self.charge_back, self.settle, self.end, self.reverse]
-        feed += [self.release, self.release]
+        feed += [self.release, self.release, self.end_refund, self.return_payout]
         for _ in range(3):
             await self.open_shop()
         steps = [(do, how) for do in asking for how in (HEARD, FROZEN, *UNHEARD)] + [(do, HEARD) for do in quiet * 3]

@@ -10,7 +10,7 @@ import asyncio
 import os
 import secrets
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
@@ -34,6 +34,7 @@ from fundledger.fund.store.queries import SQL
 from tests.fund.test_machine import FROZEN, Machine
 from tests.support.calendar_model import Terms
 from tests.support.fund_books import prove_fund
+from tests.support.fund_ends import MAY_END
 from tests.support.fund_model import Asked, Shop
 from tests.support.fund_script import AFTER, BEFORE, HEARD, STOP, STUCK, UNHEARD, UNSURE, ScriptedWorker
 from tests.support.fund_worker import EveryChannel
@@ -62,7 +63,7 @@ LOST = "lost"
 SILENT = {LOST: None, "silent and paid": PAID, "silent and bounced": BOUNCED, "silent and accepted": ACCEPTED}
 """Calls without a response, each with the state of the payout at the channel after it (None: the call was lost)."""
 OTHER_AMOUNT = "another amount"
-MAY_END = ("posted", "sent", "unknown")
+PAID_OUT = (Kind.WITHDRAWAL, Kind.REFUND)
 STICKING = (Kind.PAYMENT, Kind.REFUND, Kind.SETTLEMENT, Kind.WITHDRAWAL, Kind.ADJUSTMENT, Kind.REVERSAL)
 
 WANTED = {
@@ -70,6 +71,7 @@ WANTED = {
     *(f"query: {says}" for says in (PAID, BOUNCED, ACCEPTED, AWAY, OTHER_AMOUNT, "absent")),
     *(f"unknown, then {says}" for says in (PAID, BOUNCED, "sent again")),
     *(f"payout {ending}" for ending in (PAID, BOUNCED)),
+    *(f"{kind} {ending} by the channel" for kind in ("withdrawal", "refund") for ending in (PAID, BOUNCED)),
     *(f"payout ends: {how}" for how in (HEARD, BEFORE, AFTER, UNSURE, STUCK)),
     *("payout bounced to a frozen merchant", "payout bounced on a later day", "payout sent on a later day"),
     *(
@@ -91,15 +93,31 @@ WANTED = {
 
 @dataclass
 class Bank:
-    """A channel that pays each reference once. `says`: by reference, the next answer to a poll and to a payout call."""
+    """A channel that pays each reference once. `says`: by reference, the next answer to a poll and to a payout call.
+    `originals`: by the reference of a refund, the reference of its payment.
+    """
 
     has: dict[str, str] = field(default_factory=dict)
     says: dict[str, tuple[str, str]] = field(default_factory=dict)
     calls: Counter[tuple[str, str]] = field(default_factory=Counter)
+    originals: dict[str, str | None] = field(default_factory=dict)
 
     async def pay_out(self, ref: str, amount: int, currency: str, payee: object = None) -> Payout:
+        return self._pay("pay_out", ref, amount, currency)
+
+    async def query(self, ref: str) -> Payout:
+        return self._query("query", ref)
+
+    async def refund(self, ref: str, original_ref: str | None, amount: int, currency: str) -> Payout:
+        assert original_ref == self.originals[ref]
+        return self._pay("refund", ref, amount, currency)
+
+    async def query_refund(self, ref: str) -> Payout:
+        return self._query("query_refund", ref)
+
+    def _pay(self, call: str, ref: str, amount: int, currency: str) -> Payout:
         del currency
-        self.calls["pay_out", ref] += 1
+        self.calls[call, ref] += 1
         says = self.says[ref][1]
         if says == AWAY:
             raise ChannelAway("no connection")
@@ -110,8 +128,8 @@ class Bank:
             raise ChannelSilent("no answer")
         return Payout(Standing(says), channel_ref=f"R-{ref[:8]}", amount=amount)
 
-    async def query(self, ref: str) -> Payout:
-        self.calls["query", ref] += 1
+    def _query(self, call: str, ref: str) -> Payout:
+        self.calls[call, ref] += 1
         says = self.says[ref][0]
         if says == AWAY:
             raise ChannelAway("no connection")
@@ -187,40 +205,39 @@ class JobsMachine(Machine):
 
     # --- Payouts ---
 
-    def withdrawals(self, *states: str) -> list[Asked]:
-        return [o for o in self.model.orders.values() if o.kind is Kind.WITHDRAWAL and o.state in states]
+    def to_pay(self, *states: str, kinds: Sequence[Kind] = PAID_OUT) -> list[Asked]:
+        """Return the withdrawals and refunds in these states."""
+        return [o for o in self.model.orders.values() if o.kind in kinds and o.state in states]
 
-    async def withdrawn(self) -> None:
-        """Make a withdrawal from a merchant. The account service answers normally."""
-        answered, self.how, self.freezes = (self.how, self.freezes), HEARD, False
-        shop = self.some_shop()
-        await self.paid(shop, "now")
-        members = {"amount": 1, "channel": self.channel}
-        await self.ask(Kind.WITHDRAWAL, shop, members, fee=shop.fee("withdrawal", 1, self.worker.at))
-        self.how, self.freezes = answered
+    async def some_to_pay(self) -> None:
+        """Make a withdrawal or a refund of a merchant. The account service answers normally."""
+        await self.usual(self.some_shop(), self.chance.choice(PAID_OUT))
 
     async def pay_out(self) -> None:
         """Run the payouts with answers of the channel that did not occur yet."""
         says = [PAID, BOUNCED, ACCEPTED, AWAY, LOST, *SILENT]
-        await self.withdrawn()
+        await self.some_to_pay()
         if self.how not in (HEARD, STOP) or self.freezes:
             says = [BOUNCED] if self.freezes else [PAID, BOUNCED]
             if self.freezes and not self.seen["payout bounced on a later day"]:
                 await self.next_day()
         else:
-            await self.withdrawn()
+            await self.some_to_pay()
             says = [one for one in says if not self.seen[f"pay_out: {one}"]] or says
         how = self.how if self.how != STOP else HEARD
         answers = lambda: self.chance.choice([*["answers"] * 5, AWAY, OTHER_AMOUNT])  # noqa: E731
         await self.turn(how, answers, lambda: self.chance.choice(says))
 
     async def turn(self, how: str, to_query: Callable[[], str], to_pay: Callable[[], str]) -> None:
-        """Run the job once, and model it: open payouts are polled, and new ones sent unless no poll was answered."""
+        """Run the job once, and model it: of refunds and then of withdrawals, the open payouts are polled, and new ones
+        are sent unless no poll was answered.
+        """
         opened = [order for order, sent in self.sent.items() if sent.outcome is None]
-        new = [order for order in self.withdrawals("posted") if order.ending is None and order not in self.sent]
+        new = [order for order in self.to_pay("posted") if order.ending is None and order not in self.sent]
         for order in [*opened, *new]:
             ref = str(self.id(order))
             self.bank.says[ref] = to_query(), to_pay()
+            self.bank.originals[ref] = order.of.members.get("channel_ref") if order.of else None
             if self.bank.has.get(ref) == ACCEPTED and self.chance.random() < 0.5:
                 self.bank.has[ref] = self.chance.choice([PAID, BOUNCED])
         before = dict(self.bank.has)
@@ -229,15 +246,16 @@ class JobsMachine(Machine):
             await self.worker.accounts.freeze(f"merchant:{shop.id}:available", "tests", "all")
         self.model.frozen = {"available"} if shops else set()
         self.bank.calls.clear()
-        # A person sends the refunds of this channel: they stay `posted`. test_refund_payouts.py has those that are sent.
-        funds = PayoutFunds(self.worker.pool, self.worker.gateway, EveryChannel(refund="manual"))
+        funds = PayoutFunds(self.worker.pool, self.worker.gateway, EveryChannel())
         payouts = Payouts(self.worker.pool, self.worker.batcher, {self.channel: self.bank}, AT_ONCE, funds=funds)
         await self.worker.run(payouts.pay_out_some(), how)
         calls, self.calls, self.has = Counter(self.bank.calls), Counter[tuple[str, str]](), before
-        answered = [self.asked_after(order, how) for order in opened]
-        if not opened or any(answered):
-            for order in new:
-                self.sends(order, how)
+        for kind in (Kind.REFUND, Kind.WITHDRAWAL):
+            answered = [self.asked_after(order, how) for order in opened if order.kind is kind]
+            if not answered or any(answered):
+                for order in new:
+                    if order.kind is kind:
+                        self.sends(order, how)
         self.steps.append(f"payouts {how} frozen={bool(shops)} {self.bank.says} -> {calls}"[:900])
         assert calls == self.calls
         assert self.bank.has == self.has
@@ -248,7 +266,7 @@ class JobsMachine(Machine):
     def asked_after(self, order: Asked, how: str) -> bool:
         """Model a poll of the channel about an order. Return whether the channel answered."""
         ref, sent = str(self.id(order)), self.sent[order]
-        self.calls["query", ref] += 1
+        self.calls["query_refund" if order.kind is Kind.REFUND else "query", ref] += 1
         says, has = self.bank.says[ref][0], self.has.get(ref, "absent")
         if says == AWAY:
             self.seen["query: away"] += 1
@@ -272,16 +290,16 @@ class JobsMachine(Machine):
                 self.is_final(order, has, how)
         return True
 
-    def sends(self, order: Asked, how: str) -> None:
+    def sends(self, order: Asked, how: str) -> bool:
         order.state = "sent"
         self.sent[order] = Sent()
         self.seen["payout sent on a later day"] += self.model.is_over(order, self.worker.at)
-        self.pays(order, how)
+        return self.pays(order, how)
 
     def pays(self, order: Asked, how: str) -> bool:
         """Model a payout call. Return whether the channel answered."""
         ref = str(self.id(order))
-        self.calls["pay_out", ref] += 1
+        self.calls["refund" if order.kind is Kind.REFUND else "pay_out", ref] += 1
         says = self.bank.says[ref][1]
         self.seen[f"pay_out: {says}"] += 1
         if says == AWAY:
@@ -308,6 +326,7 @@ class JobsMachine(Machine):
         if order not in self.by_hand:
             self.seen[f"payout ends: {how}"] += 1
             self.seen[f"payout {order.state}"] += 1
+            self.seen[f"{order.kind} {order.state} by the channel"] += order.state in (PAID, BOUNCED)
             frozen = "available" in self.model.frozen and says == BOUNCED
             self.seen["payout bounced to a frozen merchant"] += frozen
             self.seen["payout bounced on a later day"] += says == BOUNCED and self.model.is_over(order, self.worker.at)
@@ -342,12 +361,12 @@ class JobsMachine(Machine):
         for has in ("absent", PAID, BOUNCED):
             left = [one for one in (PAID, BOUNCED) if not self.seen[f"a person said {one}, the channel {has}"]]
             if left and order is None:
-                await self.withdrawn()
+                await self.some_to_pay()
                 lost = LOST if has == "absent" else f"silent and {has}"
                 await self.turn(HEARD, lambda: "answers", lambda lost=lost: lost)
                 ending = left[0]
-                order = self.some([o for o in self.withdrawals("unknown") if self.is_asked(o) and self.says(o) == has])
-        order = order or self.some([o for o in self.withdrawals(*MAY_END) if o.ending is None])
+                order = self.some([o for o in self.to_pay("unknown") if self.is_asked(o) and self.says(o) == has])
+        order = order or self.some([o for o in self.to_pay(*MAY_END) if o.ending is None])
         if order is None:
             return
         await self.freeze(order) if ending == BOUNCED else None
@@ -527,7 +546,7 @@ class JobsMachine(Machine):
                 self.bank.has[ref] = PAID if has == ACCEPTED else has
         await self.worker.recoverer.recover_some()
         await self.compare(self.shops)
-        for order in self.withdrawals("posting", "posted", "sent", "unknown", "stuck"):
+        for order in self.to_pay("posting", "posted", "sent", "unknown", "stuck"):
             raise AssertionError(f"{order.order_no} is {order.state}")
         for order, sent in self.sent.items():
             assert sent.outcome is not None
@@ -625,15 +644,15 @@ def sends_without_asking(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def takes_silence_for_a_bounce(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = Bank.pay_out
+    right = Bank._pay
 
-    async def bounces(bank: Bank, ref: str, amount: int, currency: str) -> Payout:
+    def bounces(bank: Bank, *payout: Any) -> Payout:
         try:
-            return await right(bank, ref, amount, currency)
+            return right(bank, *payout)
         except ChannelSilent:
             return Payout(Standing.BOUNCED)
 
-    monkeypatch.setattr(Bank, "pay_out", bounces)
+    monkeypatch.setattr(Bank, "_pay", bounces)
 
 
 def retries_under_another_id(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,9 @@ import pytest
 
 from fundledger.client.types import Voucher
 from fundledger.fund.account_gateway import AccountGateway, GatewayFault
+from fundledger.fund.channels.channel import Standing
+from fundledger.fund.jobs.payout_sending import Pace
+from fundledger.fund.jobs.payouts import Payouts
 from fundledger.fund.model import accounts, drafts
 from fundledger.fund.model.answer import OrderFault, Taken
 from fundledger.fund.model.flows import Ending
@@ -20,10 +23,12 @@ from fundledger.fund.model.refusal import Code, Refusal
 from fundledger.fund.model.requests import Fee
 from fundledger.fund.store import sums
 from fundledger.fund.store.orders import read_order
+from tests.fund.bank import Scripted
 from tests.support.fund_books import prove_fund
 from tests.support.fund_worker import FundWorker
 from tests.support.length import unless_long
 from tests.support.running import RunningService
+from tests.support.tampering import any_state
 
 FEE = Fee(basis_points=100)
 
@@ -348,6 +353,46 @@ async def test_a_payment_row_that_was_edited_gets_nothing_back(worker: Refunding
     progress = await worker.progress("p")
     assert progress["refunded"] == 60
     await restore(worker, payment, refunded=0)
+
+
+@pytest.mark.parametrize(
+    ("ending", "edit"),
+    [
+        ("paid", "state = 'sent', due_at = created_at"),
+        ("paid", "state = 'posted', ending = NULL, end_voucher_id = NULL"),
+        ("bounced", "state = 'posted', due_at = created_at"),
+        ("bounced", "state = 'paid', ending = 'paid'"),
+        (None, "ending = 'bounced', due_at = created_at"),
+        (None, "voucher_format = 2"),
+        (None, "amount = 1000"),
+    ],
+)
+async def test_an_edited_refund_is_neither_sent_nor_ended(worker: Refunding, ending: Any, edit: str) -> None:
+    merchant = await worker.merchant()
+    await worker.pay(merchant, "p", 100)
+    order = await worker.refund(merchant, "r", "p", 60)
+    if ending is not None:
+        await worker.ended(order, ending)
+    before = await worker.of(merchant), await worker.progress("p"), await worker.channel_moved()
+    row = await worker.pool.fetchrow("SELECT * FROM fund.orders WHERE id = $1", order.id)
+    async with any_state(worker.pool) as fund:
+        await fund.execute(f"UPDATE fund.orders SET {edit} WHERE id = $1", order.id)
+    bank = Scripted(Standing.PAID)
+    await Payouts(worker.pool, worker.batcher, {f"c-{worker.salt}": bank}, Pace(rate=10_000)).pay_out_some()
+    await worker.recoverer.recover_some()
+    for end in ("paid", "bounced"):
+        answer = await worker.batcher.end(order.id, end, None, "r", "tests")  # type: ignore[arg-type]
+        assert isinstance(answer, OrderFault), answer
+        assert answer.tampered
+    assert bank.refs == []
+    assert (await worker.of(merchant), await worker.progress("p"), await worker.channel_moved()) == before
+    columns = "state", "ending", "end_voucher_id", "due_at", "voucher_format", "amount", "stuck_from", "problem", "mac"
+    back = ", ".join(f"{name} = ${i + 2}" for i, name in enumerate(columns))
+    async with any_state(worker.pool) as fund:
+        await fund.execute(f"UPDATE fund.orders SET {back} WHERE id = $1", order.id, *(row[name] for name in columns))
+        await fund.execute("ALTER TABLE fund.events DISABLE TRIGGER events_append_only")
+        await fund.execute("DELETE FROM fund.events WHERE order_id = $1 AND state = 'stuck'", order.id)
+        await fund.execute("ALTER TABLE fund.events ENABLE ALWAYS TRIGGER events_append_only")
 
 
 async def restore(worker: Refunding, payment: Order, **members: Any) -> None:

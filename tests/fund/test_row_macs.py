@@ -415,7 +415,9 @@ async def test_a_settlement_leaves_out_a_payment_whose_sums_were_edited(
     assert await worker.macs.write_found(worker.pool) == 1
 
 
-@pytest.mark.parametrize("edit", ["amount = 1", "currency = 'USD'", "channel_ref = 'x'", "mac = 'x'"])
+@pytest.mark.parametrize(
+    "edit", ["amount = 1", "currency = 'USD'", "kind = 'refund'", "channel_ref = 'x'", "mac = 'x'"]
+)
 async def test_a_payout_that_was_edited_is_neither_polled_nor_sent(worker: FundWorker, edit: str) -> None:
     merchant, channel = await worker.merchant(), f"c-{worker.salt}"
     await worker.pay(merchant, "p", 500)

@@ -1,4 +1,6 @@
-"""Migrations of the fund database on orders of an earlier version: receipts that repeat, and debts."""
+"""Migrations of the fund database on rows of an earlier version: receipts that repeat, debts, and refunds without an
+end.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -8,20 +10,28 @@ import msgspec
 import pytest
 
 from fundledger.database import migrations
+from fundledger.fund.model.channel import Channel
 from fundledger.fund.model.order import Kind, Order, State
 from fundledger.fund.store import debts
-from fundledger.fund.store.macs import OrderMacs
+from fundledger.fund.store.mac_layouts import CHANNEL, PAYOUT, channel_fields, fields_of_payout, payout_fields
+from fundledger.fund.store.macs import OrderMacs, open_macs_alone
 from fundledger.fund.store.migrate import migrate
+from fundledger.fund.store.orders import read_order
+from fundledger.fund.store.queries import SQL
 from fundledger.security.keys import make_keys
 from tests.support.database import Databases
-from tests.support.fund_world import COLUMNS, an_order
+from tests.support.fund_world import AT, COLUMNS, an_order
 from tests.support.tampering import any_state
 
-LATER = {
-    *("set_off", "end_set_off", "parking", "parked_voucher_id", "returned"),
-    *("against", "counterparty", "counter_ref", "counter_set_off", "of_kind", "tax", "parts", "period"),
-    *("settle_on", "takes_all", "payee"),
-}
+LATER = frozenset(
+    {
+        *("set_off", "end_set_off", "parking", "parked_voucher_id", "returned"),
+        *("against", "counterparty", "counter_ref", "counter_set_off", "of_kind", "tax", "parts", "period"),
+        *("settle_on", "takes_all", "payee"),
+    }
+)
+RETURNED = LATER - {"set_off", "end_set_off", "parking", "parked_voucher_id"}
+"""Columns that migration 18 and later ones added."""
 BEFORE = 13
 """The last migration of the earlier version."""
 
@@ -30,9 +40,9 @@ async def nothing_to_seal(*_: object) -> None:
     """Do nothing: the database has no rows yet."""
 
 
-async def write(fund: Any, macs: OrderMacs, *orders: Order) -> None:
-    """Insert orders as the earlier version did."""
-    names = [name for name in COLUMNS if name not in LATER]
+async def write(fund: Any, macs: OrderMacs, *orders: Order, later: frozenset[str] = LATER) -> None:
+    """Insert orders as the earlier version did. `later`: columns that it did not have."""
+    names = [name for name in COLUMNS if name not in later]
     places = ", ".join(f"${i + 1}" for i in range(len(names)))
     async with any_state(fund):
         for order in orders:
@@ -42,17 +52,28 @@ async def write(fund: Any, macs: OrderMacs, *orders: Order) -> None:
             await fund.execute(statement, *[row[name] for name in names])
 
 
+async def earlier(
+    postgres: Databases, folder: Path, monkeypatch: pytest.MonkeyPatch, last: int
+) -> tuple[str, "asyncpg.Connection[Any]"]:
+    """Return a database of the version whose last migration is `last`."""
+    dsn = await postgres.empty()
+    fund = await asyncpg.connect(dsn)
+    all_ = migrations.migrations
+    with monkeypatch.context() as older:
+        older.setattr(migrations, "migrations", lambda package: [one for one in all_(package) if one[0] <= last])
+        # The statement of this version reads columns that the earlier one did not have.
+        older.setattr("fundledger.fund.store.migrate.seal_first", nothing_to_seal)
+        older.setattr("fundledger.fund.store.migrate.open_macs", open_macs_alone)
+        older.setattr("fundledger.fund.store.debts.begin", nothing_to_seal)
+        await migrate(fund, folder)
+    return dsn, fund
+
+
 async def test_the_receipts_and_debts_of_earlier_orders(
     postgres: Databases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dsn = await postgres.empty()
-    fund = await asyncpg.connect(dsn)
-    all_, folder = migrations.migrations, tmp_path / "fund-keys"
-    with monkeypatch.context() as older:
-        older.setattr(migrations, "migrations", lambda package: [one for one in all_(package) if one[0] <= BEFORE])
-        # The statement of this version reads columns that the earlier one did not have.
-        older.setattr("fundledger.fund.store.migrate.seal_first", nothing_to_seal)
-        await migrate(fund, folder)
+    folder = tmp_path / "fund-keys"
+    dsn, fund = await earlier(postgres, folder, monkeypatch, BEFORE)
     macs = OrderMacs(make_keys(folder))
     wrong = an_order(Kind.PAYMENT, "wrong", 10, channel_ref="S")
     undone = an_order(Kind.REVERSAL, "undone", 10, of_order=wrong.id)
@@ -90,5 +111,56 @@ async def test_the_receipts_and_debts_of_earlier_orders(
     async with fund.transaction():
         found, bad = await debts.lock(fund, macs, ["a", "b", "c"])
     assert (found, set(bad)) == ({"a": 30, "b": 20}, {"c"})
+    await fund.close()
+    await postgres.drop(dsn)
+
+
+async def test_refunds_of_an_earlier_version_keep_their_state_and_are_never_sent(
+    postgres: Databases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of the earlier version keep their MACs. The refunds of its channels were made by hand."""
+    folder = tmp_path / "fund-keys"
+    dsn, fund = await earlier(postgres, folder, monkeypatch, 17)
+    macs = OrderMacs(make_keys(folder))
+    refunds = [
+        an_order(Kind.REFUND, str(state), 10, state, voucher_format=2, channel="c")
+        for state in (State.POSTED, State.POSTING, State.REFUSED)
+    ]
+    paid = an_order(Kind.WITHDRAWAL, "w", 10, State.PAID, ending="paid", voucher_format=2, channel="c")
+    await write(fund, macs, *refunds, paid, later=RETURNED)
+    channel = Channel("c", "CNY", "bank:c", "http", False, None, "open", "bob", AT, "manual")
+    terms = msgspec.structs.asdict(channel)
+    terms["mac_key"], terms["mac"] = macs.rows.tag(CHANNEL, channel_fields(terms))
+    del terms["refund"]
+    places = ", ".join(f"${i + 1}" for i in range(len(terms)))
+    await fund.execute(f"INSERT INTO fund.channels ({', '.join(terms)}) VALUES ({places})", *terms.values())
+    _, mac = macs.rows.tag(PAYOUT, fields_of_payout(paid.id, "c", 10, "CNY", "paid"))
+    payout = "INSERT INTO fund.payouts (order_id, channel, amount, currency, sent_at, called_at, outcome, mac_key, mac)"
+    await fund.execute(f"{payout} VALUES ($1, 'c', 10, 'CNY', now(), now(), 'paid', 1, $2)", paid.id, mac)
+    await migrate(fund, folder)
+    for before in (*refunds, paid):
+        there = await read_order(fund, before.id)
+        assert there is not None
+        assert (there.state, there.returned, there.mac) == (before.state, 0, before.mac)
+        macs.check(there)
+    (row,) = await fund.fetch(SQL["read_channels"])
+    assert row["refund"] == "manual"
+    assert macs.agrees(CHANNEL, "channel", "c", channel_fields, row)
+    (row,) = await fund.fetch("SELECT * FROM fund.payouts")
+    assert row["kind"] == "withdrawal"
+    assert macs.agrees(PAYOUT, "payout", paid.id, payout_fields, row)
+    assert await fund.fetch(SQL["payouts_next_refunds"], "c", 10, []) == []
+    # A process of the earlier version that still runs inserts its rows.
+    late = an_order(Kind.REFUND, "late", 10, voucher_format=2, channel="c")
+    await write(fund, macs, late, later=RETURNED)
+    sent = an_order(Kind.WITHDRAWAL, "sent", 10, State.SENT, voucher_format=2, channel="c")
+    await write(fund, macs, sent, later=RETURNED)
+    await fund.execute(f"{payout} VALUES ($1, 'c', 10, 'CNY', now(), now(), 'paid', 1, '\\x00')", sent.id)
+    assert await fund.fetchval("SELECT kind FROM fund.payouts WHERE order_id = $1", sent.id) == "withdrawal"
+    # The database refuses an end of a refund of an earlier format.
+    for edit in ("ending = 'paid'", "state = 'sent'", "state = 'paid'", "state = 'stuck', stuck_from = 'posted'"):
+        with pytest.raises(asyncpg.CheckViolationError, match="orders_end_of_refund"):
+            async with any_state(fund):
+                await fund.execute(f"UPDATE fund.orders SET {edit}, problem = '{{}}' WHERE id = $1", late.id)
     await fund.close()
     await postgres.drop(dsn)

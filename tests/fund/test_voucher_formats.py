@@ -76,6 +76,48 @@ def test_what_an_order_posts_never_changes(format_: int) -> None:
     assert digest.hex() == DIGESTS[format_]
 
 
+REFUND = an_order(
+    *(Kind.REFUND, "r-1", 100),
+    merchant="tea",
+    channel="icbc",
+    fee=1,
+    from_pending=40,
+    fee_waived=2,
+    voucher_format=3,
+    ending="bounced",
+    end_set_off=9,
+)
+NAMED = b',"reference":"fund:%(order)s","metadata":{"kind":"refund","order_no":"r-1"}}'
+REFUND_GOLDEN = {
+    None: b'{"id":"%(id)s","type":"refund","entries":[{"account":"merchant:tea:pending","side":"debit","amount":40},'
+    b'{"account":"merchant:tea:available","side":"debit","amount":59},{"account":"income:fee","side":"debit","amount":1},'
+    b'{"account":"transit:refund:icbc","side":"credit","amount":100}]' + NAMED,
+    "paid": b'{"id":"%(end)s","type":"refund_paid","entries":[{"account":"transit:refund:icbc","side":"debit","amount":100},'
+    b'{"account":"bank:icbc","side":"credit","amount":100}]' + NAMED,
+    "bounced": b'{"id":"%(end)s","type":"refund_bounced","entries":['
+    b'{"account":"transit:refund:icbc","side":"debit","amount":100},{"account":"income:fee","side":"credit","amount":1},'
+    b'{"account":"merchant:tea:pending","side":"credit","amount":40},'
+    b'{"account":"merchant:tea:available","side":"credit","amount":50},'
+    b'{"account":"merchant:tea:receivable","side":"credit","amount":9}]' + NAMED,
+}
+
+
+@pytest.mark.parametrize("ending", REFUND_GOLDEN)
+def test_what_a_refund_with_an_end_posts_never_changes(ending: Any) -> None:
+    named = {"id": REFUND.voucher_id, "end": REFUND.end_voucher_id, "order": REFUND.id}
+    ids = {name.encode(): str(id_).encode() for name, id_ in named.items()}
+    voucher = voucher_of(REFUND) if ending is None else end_voucher_of(REFUND, ending)
+    assert msgspec.json.encode(voucher) == REFUND_GOLDEN[ending] % ids
+
+
+def test_a_refund_of_an_earlier_format_credits_the_bank_account() -> None:
+    early = msgspec.structs.replace(REFUND, voucher_format=2, ending=None)
+    accounts = {entry.account for entry in voucher_of(early).entries}
+    assert accounts == {"merchant:tea:pending", "merchant:tea:available", "income:fee", "bank:icbc"}
+    with pytest.raises(AssertionError):
+        end_voucher_of(early, "paid")
+
+
 def test_the_metadata_of_an_order_is_canonical() -> None:
     """Keys are sorted, because the account service stores them sorted and accepts sorted metadata with less work."""
     meta = voucher_of(msgspec.structs.replace(ORDER, voucher_format=2)).metadata

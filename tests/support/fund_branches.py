@@ -1,5 +1,6 @@
 """The columns that the state machine of the fund service compares, and the branches that its runs have to take."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID
@@ -9,10 +10,12 @@ from tests.support.fund_model import FACTS, KINDS, LAST_ATTEMPT, Asked
 from tests.support.fund_script import AFTER, BEFORE, HEARD, STOP, UNHEARD, UNSURE
 
 FROZEN = "frozen"
+ENDING = ("withdrawal", "refund")
+"""Kinds of orders that end."""
 
 COLUMNS = """o.kind, o.merchant, o.order_no, o.state, o.amount, o.fee, o.from_pending, o.to_receivable, o.fee_waived,
 o.set_off, o.end_set_off, o.attempt, o.parking, o.ending, o.settle, o.direction, o.reversed_by, o.of_order,
-o.problem IS NOT NULL AS refused, o.created_at, o.settle_on"""
+o.returned, o.problem IS NOT NULL AS refused, o.created_at, o.settle_on"""
 PROGRESS = """amount, fee, settled, fee_settled, refunded, refunded_unsettled, fee_waived, fee_returned, charged_back,
 charged_back_unsettled, reversed"""
 
@@ -22,17 +25,22 @@ WANTED = {
     *(f"release {how}" for how in UNHEARD),
     *(f"{kind} {how}" for kind in KINDS for how in (BEFORE, AFTER, UNSURE, STOP)),
     *(f"chargeback posted at attempt {n}" for n in range(LAST_ATTEMPT + 1)),
-    *(f"withdrawal {ending}" for ending in ("paid", "bounced")),
-    *(f"end {how}" for how in UNHEARD),
-    "end refused",
-    "bounce on a later day",
+    *(
+        f"{kind} {ending}"
+        for kind in ENDING
+        for ending in ("paid", "bounced", "bounce on a later day", "bounce sets off")
+    ),
+    *(f"end of a {kind} {how}" for kind in ENDING for how in (*UNHEARD, "refused")),
+    *(f"bounce of a refund of a {partly}pending payment" for partly in ("", "partly ")),
     "withdrawal refusal heard on a later day",
     "refusal of a partly settled refund",
     "settlement after a refused reversal",
-    *(f"{kind} sets off" for kind in ("payment", "settlement", "withdrawal", "adjustment", "bounce")),
+    *(f"{kind} sets off" for kind in ("payment", "settlement", "withdrawal", "adjustment", "payout_return")),
     *(f"{kind} sets off, refused" for kind in ("settlement", "withdrawal")),
     *(f"payment sets off, {how}" for how in ("parked", "released")),
     "reversal of a set-off",
+    *(f"reversal of a payout return {state}" for state in ("posted", "refused")),
+    "payout return with its fee",
     "chargeback of a pending payment",
     "chargeback of a partly pending payment",
     "payment under a second fee rule",
@@ -44,7 +52,8 @@ WANTED = {
             *("refund-exceeds-payment", "chargeback-exceeds-payment", "settlement-exceeds-pending"),
             *("nothing-to-settle", "withdrawal-limit-exceeded", "order-not-reversible", "order-not-found"),
             *("approval-needs-another", "withdrawal-paid", "withdrawal-bounced", "order-no-reused"),
-            *("debt-exceeded", "debt-in-progress"),
+            *("debt-exceeded", "debt-in-progress", "refund-paid", "refund-bounced"),
+            *("withdrawal-not-found", "withdrawal-not-paid", "return-exceeds-withdrawal"),
         )
     ),
 }
@@ -57,7 +66,9 @@ def may_take(step: str, how: str, branch: str) -> bool:
         **dict.fromkeys(("refund_full", "refund_part", "refund_above"), "refund"),
         "settle": "settlement",
         "withdraw": "withdrawal",
-        "end": "end",
+        "end": "withdrawal",
+        "end_refund": "refund",
+        "return_payout": "return|withdrawal-not",
         "charge_back": "chargeback",
         "recover_debt": "recovery",
         "adjust": "adjustment",
@@ -66,7 +77,7 @@ def may_take(step: str, how: str, branch: str) -> bool:
     }
     answer = {"refused": FROZEN, "refusal": FROZEN}.get(branch.rpartition(" ")[2], branch.partition(" ")[2])
     fits = how in (HEARD, answer) or answer not in (FROZEN, *UNHEARD)
-    return fits and kinds.get(step, step) in branch
+    return fits and re.search(kinds.get(step, step), branch) is not None
 
 
 def row_of(order: Asked, id_of: Callable[[Asked], UUID]) -> dict[str, Any]:
@@ -91,6 +102,7 @@ def row_of(order: Asked, id_of: Callable[[Asked], UUID]) -> dict[str, Any]:
         "direction": order.direction or (order.of.direction if order.kind is Kind.REVERSAL and order.of else None),
         "reversed_by": id_of(order.reversed_by) if order.reversed_by else None,
         "of_order": id_of(order.of) if order.of else None,
+        "returned": order.returned,
         "refused": order.state == "refused",
         "created_at": order.at,
         "settle_on": order.settle_on,

@@ -13,9 +13,9 @@ from tests.support.calendar_model import CalendarModel
 
 LAST_ATTEMPT = 3
 """The number of the last attempt of a chargeback. In this attempt the whole amount becomes a debt."""
-FACTS = (Kind.PAYMENT, Kind.CHARGEBACK)
+FACTS = (Kind.PAYMENT, Kind.CHARGEBACK, Kind.PAYOUT_RETURN)
 """Kinds of orders of the runs that are parked, and not refused."""
-KINDS = frozenset(tuple(Kind)[: tuple(Kind).index(Kind.OWN_TRANSFER)]) - {Kind.PAYOUT_RETURN}
+KINDS = frozenset(tuple(Kind)[: tuple(Kind).index(Kind.OWN_TRANSFER)])
 """The kinds of orders in the runs of the model. tests/fund/test_money.py has the runs with the other kinds."""
 OWN = ("available", "pending", "receivable")
 
@@ -101,6 +101,7 @@ class Asked:
     outcome: str | None = None
     posted_at: datetime | None = None
     settle_on: date | None = None
+    returned: int = 0
     progress: Progress | None = None
     parts: "list[tuple[Asked, int, int]]" = field(default_factory=list)
 
@@ -115,11 +116,13 @@ class Asked:
             found = {"pending": n} if self.settle == "later" else self.credit(n - fee)
             found["bank"] = 0
         elif self.kind is Kind.REFUND:
-            found = {"pending": -self.from_pending, "available": fee - (n - self.from_pending), "bank": 0}
+            found = {"pending": -self.from_pending, "available": fee - (n - self.from_pending)}
         elif self.kind is Kind.SETTLEMENT:
             found = {"pending": -n, **self.credit(n - fee)}
         elif self.kind is Kind.WITHDRAWAL:
             found = self.credit(-n - fee)
+        elif self.kind is Kind.PAYOUT_RETURN:
+            found = {**self.credit(n + fee), "bank": 0}
         elif self.kind is Kind.CHARGEBACK:
             rest = n - self.from_pending
             found = {"pending": -self.from_pending, "available": self.to_receivable - rest}
@@ -168,6 +171,7 @@ class Model:
             Kind.WITHDRAWAL: self._withdraw,
             Kind.REVERSAL: self._reverse,
             Kind.PAYMENT: self._pay,
+            Kind.PAYOUT_RETURN: self._return,
             Kind.RECOVERY: self._repay,
             Kind.WRITE_OFF: self._repay,
         }.get(order.kind, lambda _: None)(order)
@@ -178,6 +182,24 @@ class Model:
     def _pay(self, order: Asked) -> None:
         if order.settle == "now" and order.shop is not None:
             order.set_off = order.shop.set_off(order.amount - order.fee)
+
+    def _return(self, order: Asked) -> str | None:
+        of = order.of
+        if of is None:
+            return "withdrawal-not-found"
+        if of.state != "paid":
+            return "withdrawal-not-paid"
+        if order.amount > of.amount - of.returned:
+            return "return-exceeds-withdrawal"
+        if order.members.get("fee") == "returned":
+            order.fee = of.fee * order.amount // of.amount
+        of.returned += order.amount
+        self._credit_return(order)
+        return None
+
+    def _credit_return(self, order: Asked) -> None:
+        assert order.shop is not None
+        order.set_off = order.shop.set_off(order.amount + order.fee)
 
     def _repay(self, order: Asked) -> str | None:
         assert order.shop is not None
@@ -194,11 +216,17 @@ class Model:
             order.set_off = order.shop.set_off(order.amount)
 
     def begin_end(self, order: Asked, ending: str) -> None:
-        """Record the end of a withdrawal. The amount that comes back repays the debt of the merchant."""
+        """Record the end of an order. The amount that comes back repays the debt of the merchant."""
         assert order.shop is not None
         order.ending = ending
         if ending == "bounced":
-            order.end_set_off = order.shop.set_off(order.amount + order.fee)
+            order.end_set_off = order.shop.set_off(self._bounced(order)["available"])
+
+    def _bounced(self, order: Asked) -> dict[str, int]:
+        """Return the changes of the merchant's accounts if the order bounces, before the set-off."""
+        if order.kind is Kind.WITHDRAWAL:
+            return {"available": order.amount + order.fee}
+        return {"available": order.amount - order.from_pending - order.fee, "pending": order.from_pending}
 
     def _paid(self, order: Asked) -> str | Progress:
         payment = order.of
@@ -341,15 +369,16 @@ class Model:
         return order.outcome
 
     def end(self, order: Asked) -> str:
-        """Post the end of a withdrawal."""
+        """Post the end of a withdrawal or a refund."""
         assert order.shop is not None
         if order.end_outcome is None:
-            back = order.amount + order.fee - order.end_set_off
-            stopped = order.ending == "bounced" and "available" in self.frozen and back > 0
+            back = self._bounced(order) if order.ending == "bounced" else {"bank": 0}
+            if order.end_set_off:
+                back |= {"available": back["available"] - order.end_set_off, "receivable": -order.end_set_off}
+            stopped = any(amount or name == "bank" for name, amount in back.items() if name in self.frozen)
             order.end_outcome = "refused" if stopped else "posted"
-            if order.ending == "bounced" and not stopped:
-                order.shop.has["available"] += order.amount + order.fee - order.end_set_off
-                order.shop.has["receivable"] -= order.end_set_off
+            for name in () if stopped else set(back) & set(order.shop.has):
+                order.shop.has[name] += back[name]
         return order.end_outcome
 
     # --- Known outcomes ---
@@ -365,6 +394,9 @@ class Model:
                 order.progress = Progress(order.amount, order.fee)
             if order.shop is not None:
                 order.shop.debt += order.to_receivable
+            if order.kind is Kind.REVERSAL and order.of and order.of.kind is Kind.PAYOUT_RETURN:
+                assert order.of.of is not None
+                order.of.of.returned -= order.amount
             return
         if order.shop is not None:
             order.shop.debt += order.amount if order.kind in (Kind.RECOVERY, Kind.WRITE_OFF) else order.set_off
@@ -403,6 +435,8 @@ class Model:
             rest = order.amount - order.from_pending
             has = 0 if "available" in self.frozen else order.shop.has["available"]
             order.to_receivable = rest - min(has, rest)
+        elif order.kind is Kind.PAYOUT_RETURN:
+            self._credit_return(order)
         else:
             self._pay(order)
 
@@ -410,7 +444,10 @@ class Model:
         assert order.shop is not None and order.ending is not None
         if order.end_outcome == "posted":
             order.state = order.ending
-            if order.ending == "bounced":
+            if order.ending == "bounced" and order.kind is Kind.WITHDRAWAL:
                 order.shop.days[self.days.day(order.at)] -= order.amount
+            elif order.ending == "bounced":
+                assert order.of is not None and order.of.progress is not None
+                self._take_back(order, order.of.progress, -1)
         else:
             order.attempt, order.end_outcome = order.attempt + 1, None

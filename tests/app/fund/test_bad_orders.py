@@ -88,6 +88,24 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str, str | None]] = {
         "merchant-not-found",
         None,
     ),
+    "return of an unknown payout": (
+        "payout-returns",
+        {"withdrawal_order_no": "none", "amount": 1, "channel_ref": "b"},
+        "withdrawal-not-found",
+        "withdrawal_order_no",
+    ),
+    "return of a foreign payment": (
+        "payout-returns",
+        {"withdrawal_order_no": "foreign", "amount": 1, "channel_ref": "b"},
+        "withdrawal-not-found",
+        "withdrawal_order_no",
+    ),
+    "reversal of a foreign return": (
+        "reversals",
+        {**REVERSAL, "of_kind": "payout_return", "of_order_no": "foreign"},
+        "order-not-found",
+        None,
+    ),
     "reversal of an unknown order": ("reversals", {**REVERSAL, "of_order_no": "none"}, "order-not-found", None),
     "refund of an unknown split payment": (
         "split-refunds",
@@ -124,7 +142,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str, str | None]] = {
     "top-up of an unknown merchant": ("top-ups", {**PAYMENT, "merchant": "nobody"}, "merchant-not-found", None),
     "transfer to nobody": ("transfers", {"to_merchant": "nobody", "amount": 1}, "merchant-not-found", "to_merchant"),
     "reserve above the balance": ("reserve-holds", {"amount": 1_001}, "insufficient-funds", None),
-    "release of nothing": ("reserve-releases", {"amount": 1}, "insufficient-funds", None),
+    "release of nothing": ("reserve-releases", {"amount": 1}, "reserve-exceeded", "amount"),
     "dispute of a foreign payment": (
         "disputes",
         {"payment_order_no": "foreign", "amount": 1},
@@ -210,6 +228,7 @@ GOOD: Mapping[str, dict[str, Any]] = {
     "refunds": {"payment_order_no": "paid", "amount": 1},
     "settlements": {},
     "withdrawals": CHANNEL,
+    "payout-returns": {"withdrawal_order_no": "w", "amount": 1, "channel_ref": "b"},
     "chargebacks": {"payment_order_no": "paid", "amount": 1},
     "recoveries": {"amount": 1},
     "write-offs": {"amount": 1, "reason": "r"},
@@ -273,6 +292,11 @@ BAD_MEMBERS: list[tuple[str, Any]] = [
     ("reason", ""),
     ("reason", "a\x00b"),
     ("of_kind", "refund"),
+    ("of_kind", "withdrawal"),
+    ("withdrawal_order_no", "a b"),
+    ("channel_ref", ""),
+    ("channel_ref", "a\x00b"),
+    ("channel_ref", None),
     ("ticket", "t" * 1025),
     ("ticket", "a\x00b"),
     ("period", "2026-13"),
@@ -381,6 +405,10 @@ BY_ID: dict[str, Ask] = {
     "dispute lost": lambda fund, id_: fund.post(f"/v1/disputes/{id_}/lost", {"channel_ref": "x"}),
     "approve own funds": lambda fund, id_: fund.post(f"/v1/own-funds/{id_}/approve", {}),
     "reject a clearing": lambda fund, id_: fund.post(f"/v1/suspense-clearings/{id_}/reject", {"reason": "x"}),
+    "refund": lambda fund, id_: fund.get(f"/v1/refunds/{id_}"),
+    "refund paid": lambda fund, id_: fund.post(f"/v1/refunds/{id_}/paid", {"channel_ref": "x"}),
+    "refund bounced": lambda fund, id_: fund.post(f"/v1/refunds/{id_}/bounced", {"reason": "x"}),
+    "payout return": lambda fund, id_: fund.get(f"/v1/payout-returns/{id_}"),
     "approve": lambda fund, id_: fund.post(f"/v1/adjustments/{id_}/approve", {}),
     "reject": lambda fund, id_: fund.post(f"/v1/reversals/{id_}/reject", {"reason": "x"}),
     "approve a change": lambda fund, id_: fund.post(f"/v1/changes/{id_}/approve", {}),
@@ -407,3 +435,12 @@ async def test_a_withdrawal_that_was_refused_cannot_end(scene: Scene) -> None:
     id_ = (await scene.fund.post("/v1/withdrawals", refused)).json["order"]["id"]
     for ask in (BY_ID["paid"], BY_ID["bounced"]):
         assert is_problem(await ask(scene.fund, id_), 422, "withdrawal-not-posted")
+
+
+async def test_a_refund_that_was_refused_cannot_end(scene: Scene) -> None:
+    drawn = {**CHANNEL, "merchant": scene.merchant, "order_no": "w", "amount": 1_000}
+    assert (await scene.fund.post("/v1/withdrawals", drawn)).status == 201
+    refused = {"merchant": scene.merchant, "order_no": "r", "payment_order_no": "paid", "amount": 1}
+    id_ = (await scene.fund.post("/v1/refunds", refused)).json["order"]["id"]
+    for ask in (BY_ID["refund paid"], BY_ID["refund bounced"]):
+        assert is_problem(await ask(scene.fund, id_), 422, "refund-not-posted")

@@ -280,6 +280,46 @@ async def test_a_channel_that_the_settings_name_makes_no_refunds_of_its_own(plac
     assert (found.payout, found.refund) == ("http", "http")
 
 
+async def test_the_refund_method_of_a_channel_is_registered_and_changed(place: Place) -> None:
+    """A person who can change the method decides who sends the money, so this also needs two identities."""
+    name = await registered(place, "back")
+    path = f"/v1/channels/{name}"
+
+    async def method() -> str:
+        (shown,) = (await place.auditor.get(path)).json["channels"]
+        return str(shown["refund"])
+
+    assert await method() == "payout"
+    assert (await place.auditor.get(f"/v1/channels/{await registered(place, 'hand', refund='manual')}")).status == 200
+    patched = await place.maker.patch(path, {"currency": "CNY", "refund": "http"})
+    assert (patched.status, patched.json["body"]) == (202, {"currency": "CNY", "refund": "http", "why": None})
+    assert await method() == "payout"
+    assert is_problem(await place.maker.post(f"/v1/changes/{patched.json['id']}/approve"), 403, "role-missing")
+    assert (await place.checker.post(f"/v1/changes/{patched.json['id']}/approve")).status == 200
+    assert await method() == "http"
+    for wrong in ("cash", "", None, 1):
+        body = {"currency": "CNY", "refund": wrong}
+        assert is_problem(await place.maker.patch(path, body), 400, "malformed"), wrong
+        new = {"name": f"wrong-{place.salt}", **body}
+        assert is_problem(await place.maker.post("/v1/channels", new), 400, "malformed"), wrong
+
+
+async def test_a_person_who_only_requests_does_not_end_a_refund(place: Place) -> None:
+    merchant = await place.tests.shop(f"f{uuid.uuid4().hex[:6]}")
+    assert (await paid(place, merchant, "p", 100)).status == 201
+    refund = {"merchant": merchant, "order_no": "r", "payment_order_no": "p", "amount": 10}
+    made = await place.maker.post("/v1/refunds", refund)
+    assert (made.status, made.json["state"]) == (201, "posted")
+    for client in (place.maker, place.checker, place.auditor):
+        for end, body in (("paid", {"channel_ref": "x"}), ("bounced", {"reason": "x"})):
+            answer = await client.post(f"/v1/refunds/{made.json['id']}/{end}", body)
+            assert is_problem(answer, 403, "role-missing")
+        back = {"merchant": merchant, "order_no": "b", "withdrawal_order_no": "w", "amount": 1, "channel_ref": "r"}
+        expected = (422, "withdrawal-not-found") if client is place.maker else (403, "role-missing")
+        assert is_problem(await client.post("/v1/payout-returns", back), *expected)
+    assert await place.tests.has(merchant) == (90, 0, 0)
+
+
 async def test_a_withdrawal_beyond_the_bank_account_of_its_channel_is_refused(place: Place) -> None:
     merchant = await place.tests.shop(f"w{uuid.uuid4().hex[:6]}")
     paying = await registered(place, "payout")
