@@ -30,7 +30,7 @@ from fundledger.ratelimit.classes import RANKS
 from fundledger.ratelimit.quota import policies
 from fundledger.reconciliation.checks import GUARDS
 from fundledger.reconciliation.fund.checks import CHECKS as FUND_CHECKS
-from fundledger.reconciliation.fund.checks import GUARDS as FUND_GUARDS
+from fundledger.reconciliation.fund.guards import GUARDS as FUND_GUARDS
 from fundledger.settings import PREFIX, Settings
 from tests.support import flow_table
 from tests.support.client import Answer, Client

@@ -38,6 +38,7 @@ from fundledger.ledger.rules.decide import decide
 from fundledger.reconciliation import checks
 from fundledger.reconciliation.definitions import read_manifest
 from fundledger.reconciliation.fund import checks as fund_checks
+from fundledger.reconciliation.fund import guards as fund_guards
 from tests.client.test_fund_requests import REQUESTED
 from tests.fund.test_flows import FLOWS
 from tests.jobs.test_fund_jobs import NAMES
@@ -349,14 +350,14 @@ STEPS = [
         GUARD,
         3,
         "fundledger/reconciliation/expected/",
-        lambda: checks.GUARDS | fund_checks.GUARDS,
+        lambda: checks.GUARDS | fund_guards.GUARDS,
         lambda: re.findall(r"\w+", sources("fundledger/reconciliation/expected", pattern="*.json")),
     ),
     Step(
         GUARD,
         4,
         "GUARDS",
-        lambda: checks.GUARDS | fund_checks.GUARDS,
+        lambda: checks.GUARDS | fund_guards.GUARDS,
         lambda: marked([(REFERENCE / "invariants.md").read_text()]),
     ),
     Step(

@@ -56,7 +56,8 @@ class Merchant(msgspec.Struct, frozen=True, kw_only=True):
     `accounts`: the ids of its accounts in the account service. `balances`: the balances by account id; empty in lists.
     `fees`: the fee rules, oldest first. `withdrawal_limit`: the most that can be withdrawn per day, in minor
     units. `settlement`: when the pending balance is settled automatically. `settlement_days`: the working days from a
-    payment to its settlement. `replay`: the merchant already existed.
+    payment to its settlement. `rolling_basis_points`, `rolling_days`, `rolling_from`: the part of each day's credits
+    that is held in reserve, for how many days, and since when. `replay`: the merchant already existed.
     """
 
     id: str
@@ -72,6 +73,9 @@ class Merchant(msgspec.Struct, frozen=True, kw_only=True):
     settlement_days: int | None = None
     settlement_cut: str | None = None
     settlement_region: str | None = None
+    rolling_basis_points: int | None = None
+    rolling_days: int | None = None
+    rolling_from: date | None = None
     replay: bool = False
 
 
@@ -129,12 +133,15 @@ class FundMerchants(Service):
         settlement_days: int | None = None,
         settlement_cut: str | None = None,
         settlement_region: str | None = None,
+        rolling_basis_points: int | None = None,
+        rolling_days: int | None = None,
     ) -> Merchant:
         """Create a merchant and open its accounts. A repeated request is a replay.
 
         `withdrawal_limit`: the most that can be withdrawn per day, in minor units. `settlement`: when the pending
         balance is settled automatically, None for never. `settlement_days`: the working days from a payment to its
         settlement. `settlement_cut` (HH:MM): when a day of payments ends. `settlement_region`: whose holidays apply.
+        `rolling_basis_points` of each day's credits are held in reserve for `rolling_days` days; give both or none.
         """
         members = {
             "id": id_,
@@ -147,6 +154,8 @@ class FundMerchants(Service):
             "settlement_days": settlement_days,
             "settlement_cut": settlement_cut,
             "settlement_region": settlement_region,
+            "rolling_basis_points": rolling_basis_points,
+            "rolling_days": rolling_days,
         }
         given = {key: value for key, value in members.items() if value is not None}
         answer = await self._to.ask("POST", "/v1/merchants", _encode(given))
@@ -162,9 +171,11 @@ class FundMerchants(Service):
 
     async def change_merchant(self, id_: str, **members: object) -> Merchant | Change:
         """Change a merchant. `members`: new values of `name`, `settlement`, `settlement_days`, `settlement_cut`,
-        `settlement_region`, `withdrawal_limit`, `fee` or `withdrawal_fee`, and the reason `why`.
+        `settlement_region`, `withdrawal_limit`, `fee`, `withdrawal_fee`, or both `rolling_basis_points` and
+        `rolling_days`, and the reason `why`. None for both ends the rolling reserve.
 
-        With one of the last three, return a change that another identity has to approve. Otherwise return the merchant.
+        With a limit, a fee or a rolling reserve, return a change that another identity has to approve. Otherwise return
+        the merchant.
         """
         answer = await self._to.ask("PATCH", _path(id_), _encode(members))
         return _change(answer) if answer.status == 202 else _merchant(answer)

@@ -2,6 +2,7 @@
 payment moves.
 """
 
+from datetime import date
 from typing import Literal
 from uuid import UUID
 
@@ -185,17 +186,34 @@ class FundMoney(FundOrders):
         return await self._order("transfer", merchant=merchant, order_no=order_no, **members)
 
     async def hold_reserve(
-        self, merchant: str, order_no: str, amount: int, reason: str | None = None, ticket: str | None = None
+        self,
+        merchant: str,
+        order_no: str,
+        amount: int,
+        reason: str | None = None,
+        ticket: str | None = None,
+        release_on: date | None = None,
     ) -> Order:
-        """Move an amount of a merchant's available balance into its reserve."""
-        members = {"amount": amount, "reason": reason, "ticket": ticket}
+        """Move an amount of a merchant's available balance into its reserve. With `release_on`, the whole hold is
+        released on that day.
+        """
+        members = {"amount": amount, "reason": reason, "release_on": release_on, "ticket": ticket}
         return await self._order("reserve_hold", merchant=merchant, order_no=order_no, **members)
 
     async def release_reserve(
-        self, merchant: str, order_no: str, amount: int, reason: str | None = None, ticket: str | None = None
+        self,
+        merchant: str,
+        order_no: str,
+        amount: int | None = None,
+        reason: str | None = None,
+        ticket: str | None = None,
+        hold_order_no: str | None = None,
     ) -> Order:
-        """Return an amount of a merchant's reserve to its available balance."""
-        members = {"amount": amount, "reason": reason, "ticket": ticket}
+        """Return an amount (minor units) of a merchant's reserve, or the whole hold `hold_order_no`, to its available
+        balance. Give exactly one of the two. Raises Refused with `reserve-exceeded` if the amount exceeds the holds
+        without `release_on`, or with `order-not-found`, `order-not-posted` or `reserve-hold-released` for a hold.
+        """
+        members = {"amount": amount, "reason": reason, "hold_order_no": hold_order_no, "ticket": ticket}
         return await self._order("reserve_release", merchant=merchant, order_no=order_no, **members)
 
     async def open_dispute(

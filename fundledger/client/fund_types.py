@@ -176,7 +176,9 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     its reference `counter_ref`; of a transfer, the merchant that receives the amount, of which `counter_set_off` repaid
     its debt. `tax`: the part of `fee` that is tax. `parts`: the parts of a split order. `invoice_no` and `period`: the
     number and the month of an invoice of a channel. `settle_on`: the day on which a payment is due for settlement.
-    `takes_all`: the amount of a withdrawal was decided from the available balance. `replay`: the order already existed.
+    `takes_all`: the amount of a withdrawal was decided from the available balance. `release_on`: the day on which a
+    reserve hold is released, unless a request releases it earlier. `reversed_by`: the order that reversed this order,
+    cleared it or released it. `replay`: the order already existed.
     """
 
     id: UUID
@@ -221,6 +223,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     settle_on: date | None = None
     takes_all: bool = False
     payee: UUID | None = None
+    release_on: date | None = None
     replay: bool = False
 
     @property

@@ -24,7 +24,7 @@ from fundledger.fund.approvals import Approvals
 from fundledger.fund.channel_check import ChannelCheck, Registry
 from fundledger.fund.model.answer import Answer, Answering, OrderFault, Taken
 from fundledger.fund.model.drafts import Draft, draft_of
-from fundledger.fund.model.merchant import Merchant
+from fundledger.fund.model.merchant import Merchant, refusal_in
 from fundledger.fund.model.order import CHARGING, PLATFORM, SPLITS, Kind, Order, State
 from fundledger.fund.model.refusal import Refusal
 from fundledger.fund.model.requests import Request, Withdrawal
@@ -32,6 +32,7 @@ from fundledger.fund.model.split_requests import SplitPayment
 from fundledger.fund.next_steps import FAULTS
 from fundledger.fund.platform_check import TAKING, PlatformCheck
 from fundledger.fund.poster import Posting
+from fundledger.fund.rolling import RollingReserves
 from fundledger.fund.store import orders, split_parts
 from fundledger.fund.store import reservations as reserve
 from fundledger.fund.store.macs import Tampered
@@ -46,12 +47,12 @@ PROBE_S: Final = 0.25
 """The maximum time for which a batch waits for the account service if it did not answer the previous batch."""
 ATTEMPTS_MAX: Final = 6
 _log = logging.getLogger(__name__)
-
-
 _LOOKED_UP: Final = (
     CHARGING | TAKING | SPLITS | {Kind.TRANSFER, Kind.RESERVE_HOLD, Kind.RESERVE_RELEASE, Kind.CHANNEL_INVOICE}
 )
 """Kinds of orders that need more than their merchant and channel before they are queued."""
+_HELD_BEFORE: Final = frozenset({Kind.WITHDRAWAL, Kind.TRANSFER})
+"""Kinds of orders before which the rolling reserve of the merchant is held."""
 
 
 class _Overtaken(Exception):
@@ -89,6 +90,7 @@ class OrderBatcher(Approvals):
         self._ids, self._macs = posting.ids, posting.macs
         self._merchants = merchants
         self._check = ChannelCheck(channels, posting.gateway)
+        self.rolling = RollingReserves(pool, posting.macs, posting.gateway, self.ask, now)
         self._batch_max = batch_max
         self._queue: deque[Waiting] = deque()
         self._known: dict[UUID, Waiting] = {}
@@ -109,13 +111,14 @@ class OrderBatcher(Approvals):
     def post(self, request: Request, module: str, answer: Answering) -> None:
         """Queue an order. Never raises, and never waits. The batcher calls `answer` once, during this call or later.
 
-        After a refusal nothing is stored, and after an `OrderFault` with `undone` nothing is stored. After any other
-        `OrderFault` the outcome is unknown. A retry of the same request returns the outcome.
+        After a refusal, or an `OrderFault` with `undone`, the order is not stored; holds of a rolling reserve that were
+        posted before it are kept. After any other `OrderFault` the outcome is unknown. A retry of the same request
+        returns the outcome.
         """
         whose = request.whose
         merchant = self._merchants.known(whose)
         is_ready = merchant is not None and self._check.is_ready(request, merchant.currency)
-        if is_ready and (request.kind is Kind.PAYMENT or not _is_looked_up(request)):
+        if is_ready and (request.kind is Kind.PAYMENT or not _is_looked_up(request, merchant)):
             self._take(self._draft(request, merchant, module), answer)
         else:
             self._spawn(self._look_up(request, module, answer))
@@ -144,20 +147,7 @@ class OrderBatcher(Approvals):
         try:
             merchant = None if request.whose == PLATFORM else await self._merchants.get(request.whose)
             draft = self._draft(request, merchant, module, await self._parties(request))
-            if isinstance(draft, Draft):
-                order = draft.order
-                if (order.kind in CHARGING and order.kind not in SPLITS) or order.takes_all:
-                    draft.debitable = await self._posting.debitable(order.merchant)
-                # The reservation decides the amount of a withdrawal of all again.
-                no = take_all(order, rule_of(draft), draft.debitable, 0) if order.takes_all else None
-                no = no or await self._check.refusal_of(draft)
-                no = no or await self._platform.refusal_of_draft(self._pool, draft)
-                if no is not None:
-                    there = await _read(self._pool, [draft])
-                    found = draft.find(there)
-                    # An existing order is answered, although its channel would refuse a new one.
-                    answer(no if found is None else self._checked(found) or repeated(order, found))
-                    return
+            answered = await self._prepare(draft, merchant) if isinstance(draft, Draft) else None
         except Tampered as found:
             answer(OrderFault(str(found), tampered=True))
         except GatewayFault as fault:
@@ -169,7 +159,30 @@ class OrderBatcher(Approvals):
             _log.exception("preparing an order failed", extra={"event": "order_prepare_failed"})
             answer(OrderFault("internal error"))
         else:
-            self._take(draft, answer)
+            self._take(draft, answer) if answered is None else answer(answered)
+
+    async def _prepare(self, draft: Draft, merchant: Merchant | None) -> Answer | None:
+        """Do what an order needs before it is queued. Return its answer if it is not queued: the order if it exists, a
+        refusal, or a fault. An existing order is answered, although its channel would refuse a new one.
+        """
+        order = draft.order
+        if order.kind in _HELD_BEFORE and merchant is not None and merchant.rolling is not None:
+            there = await self._existing(draft)
+            no = there or refusal_in(merchant.state, merchant.id, order.kind, order.module)
+            no = no or await self._check.refusal_of(draft) or await self.rolling.hold(merchant)
+            if no is not None:
+                return no
+        if (order.kind in CHARGING and order.kind not in SPLITS) or order.takes_all:
+            draft.debitable = await self._posting.debitable(order.merchant)
+        # The reservation decides the amount of a withdrawal of all again.
+        refusal = take_all(order, rule_of(draft), draft.debitable, 0) if order.takes_all else None
+        refusal = refusal or await self._check.refusal_of(draft)
+        refusal = refusal or await self._platform.refusal_of_draft(self._pool, draft)
+        return None if refusal is None else await self._existing(draft) or refusal
+
+    async def _existing(self, draft: Draft) -> Answer | None:
+        found = draft.find(await _read(self._pool, [draft]))
+        return None if found is None else self._checked(found) or repeated(draft.order, found)
 
     async def _parties(self, request: Request) -> dict[str, Merchant]:
         """Return the merchants of the parts of a split payment, as far as they exist."""
@@ -372,9 +385,10 @@ class OrderBatcher(Approvals):
             await asyncio.wait(self._tasks)
 
 
-def _is_looked_up(request: Request) -> bool:
+def _is_looked_up(request: Request, merchant: Merchant | None) -> bool:
     """Return whether an order needs more than its merchant and its channel before it is queued."""
-    return request.kind in _LOOKED_UP or (isinstance(request, Withdrawal) and request.all)
+    is_bound = merchant is not None and merchant.rolling is not None and request.kind in _HELD_BEFORE
+    return is_bound or request.kind in _LOOKED_UP or (isinstance(request, Withdrawal) and request.all)
 
 
 async def _read(connection: orders.AnyConnection, drafts: Sequence[Draft]) -> dict[UUID, Order]:

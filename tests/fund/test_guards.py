@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 
 from fundledger.fund.model.order import Kind, State
-from fundledger.reconciliation.fund.checks import APPEND_ONLY, GUARDS
+from fundledger.reconciliation.fund.guards import APPEND_ONLY, GUARDS
 from tests.support.database import Databases
 from tests.support.fund_world import an_order, write
 
@@ -322,6 +322,23 @@ BITES: dict[str, str] = {
                             VALUES ('new', 'M', 'CNY', '', 1, 'x', -1)""",
     "merchants_final": MERCHANT.format("final_channel = 'c'"),
     "merchants_final_payee": MERCHANT.format("final_payee = gen_random_uuid()"),
+    "merchants_rolling": MERCHANT.format("rolling_days = 1, rolling_from = '2026-03-02'"),
+    "merchants_rolling ": MERCHANT.format("rolling_days = 1, rolling_basis_points = 1"),
+    "merchants_rolling_basis_points": MERCHANT.format(
+        "rolling_basis_points = 0, rolling_days = 1, rolling_from = '2026-03-02'"
+    ),
+    "merchants_rolling_basis_points ": MERCHANT.format(
+        "rolling_basis_points = 10001, rolling_days = 1, rolling_from = '2026-03-02'"
+    ),
+    "merchants_rolling_days": MERCHANT.format(
+        "rolling_basis_points = 1, rolling_days = 0, rolling_from = '2026-03-02'"
+    ),
+    "merchants_rolling_days ": MERCHANT.format(
+        "rolling_basis_points = 1, rolling_days = 1096, rolling_from = '2026-03-02'"
+    ),
+    "merchants_rolling_from": MERCHANT.format(
+        "rolling_basis_points = 1, rolling_days = 1, rolling_from = '1969-12-31'"
+    ),
     "merchants_forward": MERCHANT.format("state = 'closed'"),
     "merchants_forward ": MERCHANT.format("version = -1"),
     "merchants_forward  ": """UPDATE fund.merchants SET state = 'closing';

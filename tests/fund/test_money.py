@@ -53,7 +53,7 @@ WANTED: Final = frozenset(
         *("payable_payment payable-exceeded", "suspense_clearing posted", "suspense_clearing suspense-exceeded"),
         *("adjustment suspense-exceeded", "parked_clearing posted", "park again"),
         *("top_up posted", "top_up parked", "transfer posted", "transfer refused", "transfer debt-in-progress"),
-        *("reserve_hold posted", "reserve_hold refused", "reserve_release posted", "reserve_release refused"),
+        *("reserve_hold posted", "reserve_hold refused", "reserve_release posted", "reserve_release reserve-exceeded"),
         *("dispute posted", "dispute refused", "dispute won", "dispute lost", "dispute chargeback-exceeds-payment"),
         *("dispute_won posted", "dispute_won parked", "dispute_won win-exceeds-chargeback"),
         *("dispute_won chargeback-not-posted", "dispute_fee posted", "dispute_fee parked"),

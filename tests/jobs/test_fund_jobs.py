@@ -30,7 +30,7 @@ from tests.support.waiting import eventually
 
 NAMES = {
     *("recoverer", "payouts", "release", "settlement", "approvals"),
-    *("closing", "webhooks", "day_end", "fund_mac_sweep", "stream"),
+    *("closing", "reserves", "webhooks", "day_end", "fund_mac_sweep", "stream"),
 }
 
 

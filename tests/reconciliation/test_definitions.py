@@ -8,7 +8,7 @@ import pytest
 
 from fundledger.reconciliation.checks import GUARDS, verify
 from fundledger.reconciliation.definitions import FUND, LEDGER, Manifest, check_definitions, read_manifest
-from fundledger.reconciliation.fund.checks import GUARDS as FUND_GUARDS
+from fundledger.reconciliation.fund.guards import GUARDS as FUND_GUARDS
 from fundledger.reconciliation.report import Check
 from fundledger.security.keys import FileKeys
 from tests.support.database import Databases

@@ -577,6 +577,8 @@ class Platform:
         return self.post(m, {m.of("available"): -amount, m.of("reserve"): amount})
 
     def unreserve(self, m: Merchant, amount: int) -> str:
+        if amount > self.balances[m.of("reserve")]:
+            return "reserve-exceeded"
         return self.post(m, {m.of("reserve"): -amount, **self.credit(m, amount)})
 
     # --- Disputes ---

@@ -46,12 +46,14 @@ class OneBounded(EveryChannel):
 
 
 class Run:
+    model: type[Platform] = Platform
+
     def __init__(self, worker: FundWorker, ledger: "asyncpg.Connection[asyncpg.Record]", seed: int) -> None:
         self.worker = worker
         self.ledger = ledger
         self.chance = random.Random(seed)
         days = CalendarModel(*worker.calendar) if worker.calendar else None
-        self.platform = Platform(f"c-{worker.salt}", f"d-{worker.salt}", days=days)
+        self.platform = self.model(f"c-{worker.salt}", f"d-{worker.salt}", days=days)
         self.merchants: list[Merchant] = []
         self.of_platform: list[tuple[Slip, str]] = []
         self.own_transfers: list[tuple[str, int, str, str, str]] = []
@@ -75,6 +77,7 @@ class Run:
             terms = self.terms_of(n)
             members = {"settlement": terms.calendar, "settlement_days": terms.days}
             members |= {} if terms.cut is None else {"settlement_cut": f"{terms.cut:%H:%M}"}
+            members |= self.more_terms_of(n)
             fees = fee_of(rule), fee_of(payout)
             id_ = await self.worker.merchant(f"m{n}", currency, fees[0], withdrawal_fee=fees[1], **members)
             self.merchants.append(Merchant(id_, currency, rule, payout, terms))
@@ -85,6 +88,10 @@ class Run:
     def terms_of(self, n: int) -> Terms:
         """Return the settlement terms of the merchant with this number."""
         return Terms()
+
+    def more_terms_of(self, n: int) -> dict[str, Any]:
+        """Return further members of the request that creates the merchant with this number."""
+        return {}
 
     def terms(self) -> dict[str, Any]:
         """Return the tax of a fee rule, and whether refunds return its fee."""

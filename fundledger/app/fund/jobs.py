@@ -30,13 +30,14 @@ from fundledger.fund.agreement import Agreement
 from fundledger.fund.approvals import EXPIRED_AT_ONCE
 from fundledger.fund.batcher import OrderBatcher
 from fundledger.fund.channels.http import HttpChannel
-from fundledger.fund.jobs import closing, recover, release, settle
+from fundledger.fund.jobs import closing, recover, release, reserves, settle
 from fundledger.fund.jobs.closing import Closer
 from fundledger.fund.jobs.day_end import close_day
 from fundledger.fund.jobs.payout_funds import PayoutFunds
 from fundledger.fund.jobs.payouts import Payouts
 from fundledger.fund.jobs.recover import Recoverer
 from fundledger.fund.jobs.release import Releaser
+from fundledger.fund.jobs.reserves import ReserveJob
 from fundledger.fund.jobs.settle import Settler
 from fundledger.fund.jobs.sweep import FUND_SWEEP, FundSweep
 from fundledger.fund.model.days import Days
@@ -114,12 +115,14 @@ def jobs_of(context: Context) -> list[Job]:
     releaser = Releaser(context.posting, context.chosen.recover_after_s)
     settler = Settler(context.pool, context.batcher, context.merchants, context.chosen.settle_at)
     closer = Closer(context.pool, context.batcher, context.merchants, context.changes)
+    reserver = ReserveJob(context.pool, context.batcher, context.merchants)
     deliverer = context.deliverer
     found = [
         Job("recoverer", _counting(recoverer.recover_some, recover.AT_ONCE), 0.5),
         Job("payouts", _paying(context.payouts, context.results), 0.5),
         Job("release", _counting(releaser.release_some, release.AT_ONCE), 5.0),
         Job("settlement", _counting(settler.settle_some, settle.AT_ONCE), 10.0),
+        Job("reserves", _counting(reserver.run_some, reserves.AT_ONCE), 10.0),
         Job("closing", _counting(closer.close_some, closing.AT_ONCE), 5.0),
         Job("webhooks", _sending(deliverer.deliver), 0.25, ended=deliverer.stop),
         Job("approvals", _counting(_expiring(context), EXPIRED_AT_ONCE), 60.0, alarm_after_s=600.0),

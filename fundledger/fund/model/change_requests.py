@@ -15,23 +15,26 @@ from fundledger.fund.model.requests import (
     Part,
     Reason,
     Region,
+    RollingBasisPoints,
+    RollingDays,
     SettlementDays,
+    require_both,
     require_day,
 )
 from fundledger.json_values import Uuid, about
 
 HOLIDAYS_MAX: Final = 400
 """The maximum number of days in one request."""
-DUAL: Final = ("withdrawal_limit", "fee", "withdrawal_fee")
+DUAL: Final = ("withdrawal_limit", "fee", "withdrawal_fee", "rolling_basis_points", "rolling_days")
 """Members of a merchant that only two identities may change."""
 ALONE: Final = ("name", "settlement", "settlement_days", "settlement_cut", "settlement_region")
 """Members of a merchant that one identity may change."""
 
 
 class MerchantPatch(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """A change of a merchant. Members that are omitted keep their value. With `withdrawal_limit`, `fee` or
-    `withdrawal_fee`, a second identity has to approve the whole change. A new fee applies as soon as all workers have
-    loaded it.
+    """A change of a merchant. Members that are omitted keep their value. With `withdrawal_limit`, `fee`,
+    `withdrawal_fee` or a rolling reserve, a second identity has to approve the whole change. A new fee applies as soon
+    as all workers have loaded it. A new rolling reserve applies from the day of the approval; null ends it.
     """
 
     name: MerchantName | UnsetType = UNSET
@@ -42,7 +45,14 @@ class MerchantPatch(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=Tr
     withdrawal_limit: Part | UnsetType | None = UNSET
     fee: Fee | UnsetType = UNSET
     withdrawal_fee: Fee | UnsetType = UNSET
+    rolling_basis_points: RollingBasisPoints | UnsetType | None = UNSET
+    rolling_days: RollingDays | UnsetType | None = UNSET
     why: Reason | None = None
+
+    def __post_init__(self) -> None:
+        for none in (UNSET, None):
+            points, days = self.rolling_basis_points, self.rolling_days
+            require_both(has_points=points is not none, has_days=days is not none)
 
     def given(self, names: tuple[str, ...]) -> dict[str, object]:
         """Return the members among `names` that the request has."""

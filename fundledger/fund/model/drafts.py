@@ -201,8 +201,12 @@ def further_terms(order: Order, request: Request, merchant: Merchant | None) -> 
             _charge(order, merchant, "top_up")
         case merchant_requests.Transfer():
             order.counterparty, order.reason = request.to_merchant, request.reason
-        case merchant_requests.ReserveHold() | merchant_requests.ReserveRelease():
+        case merchant_requests.ReserveHold():
+            order.reason, order.settle_on = request.reason, request.release_on
+        case merchant_requests.ReserveRelease():
             order.reason = request.reason
+            if request.hold_order_no is not None:
+                return Kind.RESERVE_HOLD, order.merchant, request.hold_order_no
         case merchant_requests.Dispute():
             order.reason = request.reason
             return Kind.PAYMENT, order.merchant, request.payment_order_no

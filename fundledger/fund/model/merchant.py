@@ -2,7 +2,7 @@
 Pure.
 """
 
-from datetime import datetime, time
+from datetime import date, datetime, time
 from enum import StrEnum
 from typing import Final
 from uuid import UUID
@@ -17,6 +17,8 @@ CLOSING: Final = "job:closing"
 """The requester of the final settlement and of the final withdrawal of a merchant that closes. No module has this
 name.
 """
+ROLLING: Final = "job:reserves"
+"""The requester of rolling reserve holds, and of all releases on a release day. No module has this name."""
 
 
 class MerchantState(StrEnum):
@@ -35,6 +37,17 @@ class MerchantState(StrEnum):
 
 _PAYING: Final = frozenset({Kind.REFUND, Kind.SPLIT_REFUND, Kind.SETTLEMENT, Kind.WITHDRAWAL, Kind.TRANSFER})
 """Kinds of orders by which money leaves a merchant, or becomes withdrawable, at the merchant's request."""
+
+
+class Rolling(msgspec.Struct, frozen=True):
+    """The rolling reserve of a merchant: `basis_points` (hundredths of a percent) of each day's credits are held for
+    `days` days. Credits are payments with `settle: now`, settlements and parts of split payments, before fees.
+    `from_day`: the first day to which the rule applies.
+    """
+
+    basis_points: int
+    days: int
+    from_day: date
 
 
 class Merchant(msgspec.Struct, frozen=True):
@@ -60,6 +73,7 @@ class Merchant(msgspec.Struct, frozen=True):
     settlement_region: str | None = None
     final_channel: str | None = None
     final_payee: UUID | None = None
+    rolling: Rolling | None = None
     version: int = 0
 
     @property
@@ -75,7 +89,7 @@ def refusal_in(state: str, merchant: str, kind: Kind, module: str) -> Refusal | 
     if state == MerchantState.CLOSED:
         return Refusal(Code.MERCHANT_CLOSED, f"merchant {merchant} is closed", "merchant")
     if state == MerchantState.CLOSING:
-        if kind not in _PAYING | {Kind.RESERVE_HOLD} or module == CLOSING:
+        if kind not in _PAYING | {Kind.RESERVE_HOLD} or module in (CLOSING, ROLLING):
             return None
         return Refusal(Code.MERCHANT_CLOSED, f"merchant {merchant} is being closed", "merchant")
     if kind not in _PAYING:

@@ -2,11 +2,15 @@
 moves.
 """
 
-from typing import ClassVar, Literal
+from datetime import date
+from typing import Annotated, ClassVar, Literal
+
+import msgspec
 
 from fundledger.fund.model.order import Kind
 from fundledger.fund.model.requests import (
     Amount,
+    CallerOrderNo,
     ChannelName,
     ChannelRef,
     Currency,
@@ -14,6 +18,7 @@ from fundledger.fund.model.requests import (
     OrderNo,
     Reason,
     Request,
+    require_day,
 )
 
 
@@ -47,21 +52,39 @@ class Transfer(Request, kw_only=True):
 
 
 class ReserveHold(Request, kw_only=True):
-    """A part of a merchant's available balance that the platform holds in reserve. It cannot be withdrawn."""
+    """A part of a merchant's available balance that the platform holds in reserve. It cannot be withdrawn. With
+    `release_on`, the whole hold is released on that day.
+    """
 
     kind: ClassVar[Kind] = Kind.RESERVE_HOLD
+    order_no: CallerOrderNo
     merchant: MerchantId
     amount: Amount
     reason: Reason | None = None
+    release_on: Annotated[date, msgspec.Meta(description="the day on which the hold is released")] | None = None
+
+    def __post_init__(self) -> None:
+        if self.release_on is not None:
+            require_day(self.release_on, "release_on")
 
 
 class ReserveRelease(Request, kw_only=True):
-    """A part of a merchant's reserve that returns to its available balance, at most the balance of the reserve."""
+    """A part of a merchant's reserve that returns to its available balance: either `amount`, or the whole reserve hold
+    `hold_order_no`. An amount never comes from holds with `release_on`.
+    """
 
     kind: ClassVar[Kind] = Kind.RESERVE_RELEASE
+    order_no: CallerOrderNo
     merchant: MerchantId
-    amount: Amount
+    amount: Amount | None = None
+    hold_order_no: OrderNo | None = None
     reason: Reason | None = None
+
+    def __post_init__(self) -> None:
+        if self.amount is None and self.hold_order_no is None:
+            raise ValueError("amount is missing: send `amount`, or `hold_order_no`")
+        if self.amount is not None and self.hold_order_no is not None:
+            raise ValueError("amount must be omitted if hold_order_no is given")
 
 
 class Dispute(Request, kw_only=True):

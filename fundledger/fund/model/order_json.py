@@ -106,7 +106,11 @@ class Order(msgspec.Struct):
     ) = UNSET
     of_order: Annotated[Uuid, about("the order that this order refers to")] | UnsetType = UNSET
     reversed_by: (
-        Annotated[Uuid, about("the order that reversed this order, or cleared it while it was parked")] | UnsetType
+        Annotated[
+            Uuid,
+            about("the order that reversed this order, cleared it while it was parked, or released this reserve hold"),
+        ]
+        | UnsetType
     ) = UNSET
     problem: Annotated[msgspec.Raw, encoded("OrderProblem", "why the order is in its state")] | UnsetType = UNSET
     fee_version: (
@@ -155,6 +159,10 @@ class Order(msgspec.Struct):
         Annotated[bool, about("of a withdrawal: its amount was decided from the available balance")] | UnsetType
     ) = UNSET
     payee: Annotated[Uuid, about("of a withdrawal: the payee to which it is paid out")] | UnsetType = UNSET
+    release_on: (
+        Annotated[date, about("of a reserve hold: the day on which it is released, unless it is released earlier")]
+        | UnsetType
+    ) = UNSET
 
 
 class Event(msgspec.Struct):
@@ -196,6 +204,7 @@ def _part(order: StoredOrder, part: SplitPart) -> OrderPart:
 
 
 def _published(order: StoredOrder) -> Order:
+    is_hold = order.kind is Kind.RESERVE_HOLD
     return Order(
         order.id,
         order.kind,
@@ -236,7 +245,8 @@ def _published(order: StoredOrder) -> Order:
         UNSET,
         UNSET,
         UNSET if order.period is None else order.period,
-        UNSET if order.settle_on is None else order.settle_on,
+        UNSET if order.settle_on is None or is_hold else order.settle_on,
         order.takes_all or UNSET,
         UNSET if order.payee is None else order.payee,
+        UNSET if order.settle_on is None or not is_hold else order.settle_on,
     )

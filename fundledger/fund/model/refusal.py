@@ -45,6 +45,8 @@ class Code(StrEnum):
     NOTHING_TO_SETTLE = "nothing-to-settle"
     SETTLEMENT_EXCEEDS_PENDING = "settlement-exceeds-pending"
     INVOICE_EXCEEDED = "invoice-exceeded"
+    RESERVE_EXCEEDED = "reserve-exceeded"
+    RESERVE_HOLD_RELEASED = "reserve-hold-released"
     DEBT_EXCEEDED = "debt-exceeded"
     DEBT_IN_PROGRESS = "debt-in-progress"
     WITHDRAWAL_LIMIT_EXCEEDED = "withdrawal-limit-exceeded"

@@ -15,17 +15,21 @@ from fundledger.fund.model.order import PLATFORM, Kind
 from fundledger.json_values import Uuid, about
 
 AUTO: Final = "auto-"
-"""Prefix of the order numbers of automatic settlements, and of the final orders of merchants that close."""
+"""Prefix of the order numbers of automatic settlements, of the final orders of merchants that close, of rolling reserve
+holds, and of the releases by the job `reserves`.
+"""
 AMOUNT_MAX: Final = 2**53 - 1
 BATCH_MAX: Final = 5000
 DAYS_MAX: Final = 60
 """The maximum of `settlement_days`."""
+ROLLING_DAYS_MAX: Final = 1095
+"""The maximum of `rolling_days`."""
 
 Amount = Annotated[int, msgspec.Meta(ge=1, le=AMOUNT_MAX, description="in minor units")]
 Part = Annotated[int, msgspec.Meta(ge=0, le=AMOUNT_MAX, description="in minor units")]
 MerchantId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z", description="1 to 64 of `[A-Za-z0-9_.-]`")]
 OrderNo = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9:_./-]{1,64}\Z", description="the merchant's own number")]
-SettlementNo = Annotated[
+CallerOrderNo = Annotated[
     str,
     msgspec.Meta(
         pattern=r"^(?!auto-)[A-Za-z0-9:_./-]{1,64}\Z", description="the merchant's own number; `auto-` is reserved"
@@ -59,6 +63,8 @@ LocalTime = Annotated[
     str, msgspec.Meta(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]\Z", description="local time of day, in whole minutes")
 ]
 SettlementDays = Annotated[int, msgspec.Meta(ge=0, le=DAYS_MAX, description="working days")]
+RollingDays = Annotated[int, msgspec.Meta(ge=1, le=ROLLING_DAYS_MAX, description="days")]
+RollingBasisPoints = Annotated[int, msgspec.Meta(ge=1, le=10000, description="hundredths of a percent")]
 BasisPoints = Annotated[int, msgspec.Meta(ge=0, le=10000, description="hundredths of a percent")]
 Month = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])\Z", description="a month, YYYY-MM")]
 
@@ -117,10 +123,17 @@ class Refund(Request, kw_only=True):
     amount: Amount
 
 
-def require_day(day: date) -> None:
-    """Raise ValueError if a day is too early or too late for the calendar."""
+def require_day(day: date, member: str = "day") -> None:
+    """Raise ValueError if the day in a member is too early or too late for the calendar."""
     if not FIRST <= day <= LAST:
-        raise ValueError(f"day must be within {FIRST} to {LAST}")
+        raise ValueError(f"{member} must be within {FIRST} to {LAST}")
+
+
+def require_both(*, has_points: bool, has_days: bool) -> None:
+    """Raise ValueError if only one member of a rolling reserve has a value."""
+    if has_points != has_days:
+        missing = "rolling_basis_points" if has_days else "rolling_days"
+        raise ValueError(f"{missing} has no value: send both members of the rolling reserve, or null for both")
 
 
 class Settlement(Request, kw_only=True):
@@ -129,7 +142,7 @@ class Settlement(Request, kw_only=True):
     """
 
     kind: ClassVar[Kind] = Kind.SETTLEMENT
-    order_no: SettlementNo
+    order_no: CallerOrderNo
     merchant: MerchantId
     amount: Amount | None = None
     day: Annotated[date, msgspec.Meta(description="only payments with `settle_on` up to this day")] | None = None
@@ -314,6 +327,8 @@ class MerchantRequest(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=
     `settlement_days`: the working days from a payment to its settlement; without it, a payment is settled on the next
     day of the calendar. `settlement_cut`: the local time at which a day of payments ends; without it, the cut of the
     accounting date. `settlement_region`: whose holidays apply; without it, those of the currency.
+
+    `rolling_basis_points`, `rolling_days`: the rolling reserve, both or none of them.
     """
 
     id: MerchantId
@@ -326,6 +341,12 @@ class MerchantRequest(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=
     settlement_days: SettlementDays | None = None
     settlement_cut: LocalTime | None = None
     settlement_region: Region | None = None
+    rolling_basis_points: RollingBasisPoints | None = None
+    rolling_days: RollingDays | None = None
+
+    def __post_init__(self) -> None:
+        points, days = self.rolling_basis_points, self.rolling_days
+        require_both(has_points=points is not None, has_days=days is not None)
 
     def digest(self) -> bytes:
         return hashlib.sha256(b"merchant|" + _encode(self)).digest()

@@ -1,4 +1,5 @@
 -- Merchants without a MAC. $1 limit. Rows: at most $1. Locks: none.
 SELECT m.id, m.name, m.currency, m.withdrawal_limit, m.settlement, m.digest, m.created_at, m.state, m.settlement_days,
-       m.settlement_cut, m.settlement_region, m.final_channel, m.final_payee, m.version
+       m.settlement_cut, m.settlement_region, m.final_channel, m.final_payee, m.rolling_basis_points,
+       m.rolling_days, m.rolling_from, m.version
 FROM fund.merchants m WHERE m.mac_key = 0 LIMIT $1

@@ -32,6 +32,14 @@ class Terms(msgspec.Struct, frozen=True):
     withdrawal_limit: int | None
 
 
+class Reserve(msgspec.Struct):
+    """The reserve of a merchant. `by_amount`: the posted holds without a release day that no order releases by name,
+    less the releases of amounts that are not refused, in minor units.
+    """
+
+    by_amount: int
+
+
 class Locked(msgspec.Struct):
     """The rows that a batch has locked, as read under the locks.
 
@@ -49,6 +57,8 @@ class Locked(msgspec.Struct):
 
     `payees`: the payees that withdrawals name, by id; `unverified` also has payees with a wrong MAC. `with_payees`: the
     merchants of withdrawals without payee that have a payee. These rows are read, and not locked.
+
+    `in_reserve`: the reserves of merchants of releases, by id; `by_amount` falls with each release of the batch.
     """
 
     payments: dict[UUID, Progress]
@@ -67,6 +77,7 @@ class Locked(msgspec.Struct):
     terms: dict[str, Terms] = {}
     payees: dict[UUID, Payee] = {}
     with_payees: set[str] = set()
+    in_reserve: dict[str, Reserve] = {}
 
 
 class Changes(msgspec.Struct):

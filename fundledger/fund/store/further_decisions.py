@@ -112,6 +112,37 @@ def clear(draft: Draft, locked: Locked, changes: Changes) -> Refusal | None:
     return None
 
 
+def release_reserve(draft: Draft, locked: Locked, changes: Changes) -> Refusal | None:
+    """Reserve a hold for its release, or an amount from the holds without a release day. Copy the amount of the hold
+    into the order. The release repays the merchant's debt first.
+    """
+    order, reserve = draft.order, locked.in_reserve[draft.order.merchant]
+    hold = None
+    if order.of_order is not None:
+        hold = locked.originals.get(order.of_order)
+        if hold is None:
+            number = getattr(draft.request, "hold_order_no", "")
+            return Refusal(Code.ORDER_NOT_FOUND, f"merchant {order.merchant} has no hold {number}", "hold_order_no")
+        if hold.state is not State.POSTED:
+            return Refusal(Code.ORDER_NOT_POSTED, f"the hold is {hold.state}", "hold_order_no")
+        if hold.reversed_by is not None:
+            return Refusal(
+                Code.RESERVE_HOLD_RELEASED, f"the hold is being released by {hold.reversed_by}", "hold_order_no"
+            )
+        order.amount = hold.amount
+    if hold is None or hold.settle_on is None:
+        if order.amount > reserve.by_amount:
+            detail = f"{max(0, reserve.by_amount)} is held without a release day"
+            return Refusal(Code.RESERVE_EXCEEDED, detail, "amount" if hold is None else "hold_order_no")
+        # Another release may follow in this batch.
+        reserve.by_amount -= order.amount
+    if hold is not None:
+        hold.reversed_by = order.id
+        changes.reversed.append(hold)
+    set_off(order, order.amount, locked)
+    return None
+
+
 def pay_invoice(draft: Draft, locked: Locked) -> Refusal | None:
     """Reserve a payment of an invoice of a channel: payments that are neither refused nor reversed never exceed it."""
     order, invoice = draft.order, locked.originals.get(payment_of(draft))

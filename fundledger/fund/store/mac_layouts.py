@@ -38,6 +38,9 @@ Day = tuple[str, date]
 MERCHANT_DEFAULTS: Final[dict[str, object]] = {
     "final_channel": None,
     "final_payee": None,
+    "rolling_basis_points": None,
+    "rolling_days": None,
+    "rolling_from": None,
     "settlement_cut": None,
     "settlement_days": None,
     "settlement_region": None,

@@ -1,5 +1,6 @@
 """Store of the fund service: changes of existing merchants. One identity changes the name and the settlement calendar,
-suspends, resumes and closes. Two identities change the withdrawal limit and the fees, as a change in fund.changes.
+suspends, resumes and closes. Two identities change the withdrawal limit, the fees and the rolling reserve, as a
+change in fund.changes.
 
 Each change locks the row of the merchant, and writes an event with who and why. Withdrawals and settlements lock the
 same row, so none of them is reserved after a merchant was suspended.
@@ -221,7 +222,11 @@ class MerchantChanges:
             if isinstance(fee, Fee):
                 written = row["id"], row["currency"], product, None, fee, soonest, change.maker
                 more[name] = {"to": fee, "version": await self._merchants.write_rule(connection, *written)}
-        new = patch.given((*ALONE, "withdrawal_limit"))
+        new = patch.given((*ALONE, "withdrawal_limit", "rolling_basis_points", "rolling_days"))
+        if "rolling_days" in new:
+            # Days that are not complete yet are completed by the new rule.
+            first = row["rolling_from"] or self._macs.days.day_of(self._now())
+            new["rolling_from"] = None if patch.rolling_days is None else first
         await self._write(connection, row, new, "changed", change.maker, patch.why, change, more)
         return None
 

@@ -12,7 +12,7 @@ import msgspec
 
 from fundledger.fund.model.days import cut_of
 from fundledger.fund.model.fees import FeeRule
-from fundledger.fund.model.merchant import Merchant, MerchantState
+from fundledger.fund.model.merchant import Merchant, MerchantState, Rolling
 from fundledger.fund.store.mac_layouts import MERCHANT, MERCHANT_EVENT, merchant_event_fields, merchant_fields
 from fundledger.fund.store.macs import OrderMacs, Tampered
 from fundledger.fund.store.orders import AnyConnection, Connection
@@ -20,7 +20,7 @@ from fundledger.fund.store.queries import SQL
 
 CHANGEABLE: Final = (
     *("name", "withdrawal_limit", "settlement", "settlement_days", "settlement_cut", "settlement_region"),
-    *("state", "final_channel", "final_payee"),
+    *("state", "final_channel", "final_payee", "rolling_basis_points", "rolling_days", "rolling_from"),
 )
 """Columns that events change."""
 
@@ -58,6 +58,9 @@ def merchant_of(row: Any, rules: list[FeeRule]) -> Merchant:
         row["settlement_region"],
         row["final_channel"],
         row["final_payee"],
+        None
+        if row["rolling_days"] is None
+        else Rolling(row["rolling_basis_points"], row["rolling_days"], row["rolling_from"]),
         row["version"],
     )
 

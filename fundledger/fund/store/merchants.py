@@ -195,6 +195,9 @@ class Merchants:
                 "state": str(MerchantState.OPEN),
                 "final_channel": None,
                 "final_payee": None,
+                "rolling_basis_points": request.rolling_basis_points,
+                "rolling_days": request.rolling_days,
+                "rolling_from": None if request.rolling_days is None else self._macs.days.day_of(at),
                 "version": 1,
             }
             sealed = self._macs.rows.tag(MERCHANT, merchant_fields(row))

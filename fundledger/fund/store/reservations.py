@@ -2,7 +2,8 @@
 
 Refunds and chargebacks reserve from the refundable amount of a payment, or of the parts of a split payment. Settlements
 reserve from the pending amount of a merchant, withdrawals from its daily limit, and payments of an invoice from its
-unpaid amount. A payout return reserves from the amount of its withdrawal. A reversal reserves the single reversal of an
+unpaid amount. A payout return reserves from the amount of its withdrawal, a reserve release from the hold that it
+names, or from the holds without a release day. A reversal reserves the single reversal of an
 order. Credits, withdrawals, recoveries and write-offs reserve their set-off from the debts of their merchants. An order
 reserves under row locks, in the transaction that inserts it. An order that needs an approval reserves in the
 transaction that approves it. If the order is refused, or bounces, the transaction that records this releases the
@@ -40,6 +41,7 @@ from fundledger.fund.store.macs import OrderMacs, Tampered
 from fundledger.fund.store.merchant_terms import merchants_of_splits, read_payees_of, terms_of
 from fundledger.fund.store.orders import Connection, order_from, read_orders
 from fundledger.fund.store.queries import SQL
+from fundledger.fund.store.reserves import reserves_of
 
 RESERVING = frozenset(
     {
@@ -63,7 +65,10 @@ _USE_DEBT = frozenset(
 )
 _LOCK_MERCHANT = _USE_DEBT | CHARGING | {Kind.SETTLEMENT, Kind.REVERSAL, Kind.RESERVE_HOLD}
 _CHANGE_ORIGINAL = frozenset(
-    {Kind.REVERSAL, Kind.PAYOUT_RETURN, Kind.PARKED_CLEARING, Kind.DISPUTE_WON, Kind.PAYABLE_PAYMENT}
+    {
+        *(Kind.REVERSAL, Kind.PAYOUT_RETURN, Kind.PARKED_CLEARING, Kind.DISPUTE_WON, Kind.PAYABLE_PAYMENT),
+        Kind.RESERVE_RELEASE,
+    }
 )
 """Kinds of orders that lock the order to which they refer."""
 _RETURNS = frozenset({Kind.REFUND, Kind.CHARGEBACK, Kind.DISPUTE, Kind.SPLIT_REFUND, Kind.SPLIT_CHARGEBACK})
@@ -86,8 +91,8 @@ def is_large(order: Order) -> bool:
 
 async def lock(connection: Connection, drafts: Sequence[Draft], macs: OrderMacs) -> Locked:
     """Lock the rows from which these drafts reserve. All batches lock in the same sequence: merchants, orders to be
-    reversed, returned, cleared, won or paid, payments, parts of split payments, debts. After this, `reserve` locks the
-    rows of days. The rows of each table are locked in one sequence, too.
+    reversed, returned, cleared, won, paid or released, payments, parts of split payments, debts. After this, `reserve`
+    locks the rows of days. The rows of each table are locked in one sequence, too.
     """
     await _find_former(connection, drafts)
     merchants = {merchant for d in drafts if d.order.kind in _LOCK_MERCHANT for merchant in _merchants_of(d.order)}
@@ -140,6 +145,7 @@ async def lock(connection: Connection, drafts: Sequence[Draft], macs: OrderMacs)
     locked = Locked(payments, originals, being_settled, undecided, owed, {}, unverified, unverified_merchants, bad)
     locked.settled_parts, locked.won, locked.parts, locked.paid = settled, won, parts, invoices_paid
     locked.terms = terms
+    locked.in_reserve = await reserves_of(connection, [d.order for d in drafts])
     await read_payees_of(connection, drafts, macs, locked)
     receipts = {receipt for d in drafts for receipt in decisions.receipts_of(d.order, locked)}
     if receipts:
@@ -298,7 +304,7 @@ async def decide(
             # The state of the merchant was compared under its lock, and nothing else is reserved.
             return None
         case Kind.RESERVE_RELEASE:
-            decisions.set_off(order, order.amount, locked)
+            return further_decisions.release_reserve(draft, locked, changes)
         case Kind.ADJUSTMENT if order.state is State.POSTING and order.direction == "credit":
             decisions.set_off(order, order.amount, locked)
         case Kind.SUSPENSE_CLEARING if order.state is State.POSTING and order.direction == "more":
@@ -340,8 +346,8 @@ async def release(
     returned amounts of reversed orders, and return the payments of reversed settlements to their pending state. Call
     this in the transaction that records these outcomes. A row that does not match its MAC is not changed.
 
-    A refused order of one of these kinds has reserved from debts only: Kind.TRANSFER, Kind.RESERVE_RELEASE,
-    Kind.SUSPENSE_CLEARING, Kind.SPLIT_PAYMENT. Kind.RESERVE_HOLD reserves nothing. The reservation of
+    A refused order of one of these kinds has reserved from debts only: Kind.TRANSFER, Kind.SUSPENSE_CLEARING,
+    Kind.SPLIT_PAYMENT. Kind.RESERVE_HOLD reserves nothing. The reservation of
     Kind.PAYABLE_PAYMENT is its own row. An order of one of these kinds is not refused: Kind.TOP_UP, Kind.DISPUTE_WON,
     Kind.DISPUTE_FEE.
     """
@@ -350,7 +356,7 @@ async def release(
     # Rows are locked in the sequence of `lock` and `reserve`, to prevent deadlocks: originals, payments, parts, debts,
     # days.
     returns = of_kind[Kind.PAYOUT_RETURN] + await undone.reversed_of(connection, macs, reversals, Kind.PAYOUT_RETURN)
-    freeing = of_kind[Kind.REVERSAL] + of_kind[Kind.PARKED_CLEARING]
+    freeing = of_kind[Kind.REVERSAL] + of_kind[Kind.PARKED_CLEARING] + of_kind[Kind.RESERVE_RELEASE]
     of = {order.of_order for order in returns + freeing if order.of_order}
     originals = await undone.lock_originals(connection, macs, of) if of else {}
     by = {order.id for order in freeing}

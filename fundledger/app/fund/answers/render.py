@@ -62,6 +62,7 @@ def merchant(merchant_: Merchant, balances: Mapping[str, Account] | None = None)
     `fees`: every rule that may apply, including the rules for all merchants. `fee`: the current fee of payments.
     """
     found = balances or {}
+    rolling = (None, None, None) if merchant_.rolling is None else msgspec.structs.astuple(merchant_.rolling)
     shown = {id_: Balance(**msgspec.structs.asdict(account.balance)) for id_, account in found.items()}
     return answers.Merchant(
         merchant_.id,
@@ -78,6 +79,7 @@ def merchant(merchant_: Merchant, balances: Mapping[str, Account] | None = None)
         merchant_.settlement_days,
         None if merchant_.settlement_cut is None else cut_text(merchant_.settlement_cut),
         merchant_.settlement_region,
+        *rolling,
     )
 
 

@@ -24,6 +24,8 @@ from fundledger.fund.model.requests import (
     OrderNo,
     Part,
     Region,
+    RollingBasisPoints,
+    RollingDays,
     SettlementDays,
 )
 from fundledger.fund.statements.matching import Outcome
@@ -172,6 +174,12 @@ class Merchant(msgspec.Struct):
         LocalTime | None, about("when a day of payments ends; null: the cut of the accounting date")
     ] = None
     settlement_region: Annotated[Region | None, about("whose holidays apply; null: those of the currency")] = None
+    rolling_basis_points: Annotated[
+        RollingBasisPoints | None,
+        about("hundredths of a percent of each day's credits that are held in reserve"),
+    ] = None
+    rolling_days: Annotated[RollingDays | None, about("the days for which the part is held")] = None
+    rolling_from: Annotated[date | None, about("the first day to which the rolling reserve applies")] = None
 
 
 class Merchants(msgspec.Struct):

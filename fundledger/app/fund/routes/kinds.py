@@ -217,9 +217,15 @@ KINDS: Final[dict[Kind, KindApi]] = {
     Kind.RESERVE_RELEASE: KindApi(
         "reserve-releases",
         ApiClass.PAYMENT,
-        "Release a part of a merchant's reserve",
+        "Release an amount or a whole hold of a merchant's reserve",
         {**_NAMED, "amount": 500, "reason": "5 % of May"},
-        (Code.MERCHANT_CLOSED,),
+        (
+            Code.MERCHANT_CLOSED,
+            Code.RESERVE_EXCEEDED,
+            Code.ORDER_NOT_FOUND,
+            Code.ORDER_NOT_POSTED,
+            Code.RESERVE_HOLD_RELEASED,
+        ),
     ),
     Kind.DISPUTE: KindApi(
         "disputes",

@@ -37,8 +37,9 @@ ROUTES: Final[list[Route[FundService]]] = [
         "change_merchant",
         _TAG,
         "Change a merchant",
-        "Members that are omitted keep their value. A change with `withdrawal_limit`, `fee` or `withdrawal_fee` waits "
-        "for the approval of another module or person. Payments that exist keep their settlement date. " + _AWAY,
+        "Members that are omitted keep their value. A change with `withdrawal_limit`, `fee`, `withdrawal_fee`, "
+        "`rolling_basis_points` or `rolling_days` waits for the approval of another module or person. Payments that "
+        "exist keep their settlement date. " + _AWAY,
         {
             200: shown(answers.Merchant, "The merchant is changed."),
             202: _CHANGE,

@@ -7,7 +7,7 @@ WITH told AS (
     FROM fund.merchant_events e
     CROSS JOIN LATERAL jsonb_each(CASE WHEN e.body IS JSON OBJECT THEN e.body::jsonb ELSE '{}' END) b
     WHERE b.key IN ('name', 'withdrawal_limit', 'settlement', 'settlement_days', 'settlement_cut', 'settlement_region', 'state',
-                    'final_channel', 'final_payee')
+                    'final_channel', 'final_payee', 'rolling_basis_points', 'rolling_days', 'rolling_from')
     ORDER BY e.merchant, b.key, e.version DESC
 ), differences AS (
     SELECT coalesce(m.id, t.merchant) AS merchant, 'events' AS what, coalesce(m.version::text, 'none') AS expected,
