@@ -7,7 +7,6 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import aiohttp
@@ -15,7 +14,8 @@ import asyncpg
 import msgspec
 
 from benchmarks.drill_books import Differences
-from benchmarks.fund_service import SIMULATOR, FundService
+from benchmarks.fund_mix import AUTO, FURTHER, MIX, PLATFORM, POSTED, USUAL, Asked, Mix, change_of, members_of
+from benchmarks.fund_service import FundService
 from benchmarks.progress import Step
 from benchmarks.runs import BenchFault
 from benchmarks.wire import HOST
@@ -24,43 +24,8 @@ TIMEOUT_S: Final = 15.0
 CONNECTIONS: Final = 256
 ASKERS: Final = 32
 PAGE: Final = 500
-FEE: Final = {"basis_points": 60, "fixed": 0, "minimum": 1}
-WITHDRAWAL_FEE: Final = {"fixed": 100}
-MIX: Final = {"payments": 70, "refunds": 14, "withdrawals": 12, "settlements": 4}
-ENDING: Final = ("withdrawals", "refunds")
-"""Paths of the orders that are paid out through the simulator."""
-POSTED: Final = frozenset({"posted", "sent", "paid", "bounced", "unknown"})
-"""States in which the voucher of an order is in the ledger."""
 _encode = msgspec.json.encode
 _decode = msgspec.json.decode
-
-
-@dataclass(slots=True)
-class Asked:
-    """An order that was requested; `order_no` identifies it.
-
-    `state` is the last state that the service reported. It is `none` before the first report. It is `refused` also if
-    the request was refused and no order was stored. `first` is the state after the first call.
-    """
-
-    path: str
-    merchant: str
-    order_no: str
-    body: dict[str, Any]
-    state: str = "none"
-    first: str = "none"
-    shown: dict[str, Any] = field(default_factory=dict)
-    calls: int = 0
-
-    @property
-    def outstanding(self) -> bool:
-        """Whether the outcome of the order's voucher is unknown."""
-        return self.state in ("none", "posting", "created")
-
-    @property
-    def under_way(self) -> bool:
-        """Whether the order is a withdrawal or a refund whose payout has no outcome yet."""
-        return self.path in ENDING and self.state in ("posted", "sent", "unknown")
 
 
 class FundLoad:
@@ -77,8 +42,10 @@ class FundLoad:
         self._service = service
         self._chance = random.Random(seed)
         self._merchants = [f"d{seed}-{number}" for number in range(merchants)]
+        self._mix = Mix(random.Random(seed), self._merchants)
         self._again = again
         self._paid: list[Asked] = []
+        self._rolled: Counter[str] = Counter()
         self._session: aiohttp.ClientSession | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._ending = asyncio.Event()
@@ -89,9 +56,8 @@ class FundLoad:
         connector = aiohttp.TCPConnector(limit=CONNECTIONS)
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
         self._session = aiohttp.ClientSession(headers=headers, connector=connector, timeout=timeout)
-        for id_ in self._merchants:
-            members = {"id": id_, "name": id_, "currency": "CNY", "fee": FEE, "withdrawal_fee": WITHDRAWAL_FEE}
-            status, answer = await self._call("POST", "/v1/merchants", members)
+        for number, id_ in enumerate(self._merchants):
+            status, answer = await self._call("POST", "/v1/merchants", members_of(number, id_))
             if status not in (200, 201):
                 raise BenchFault(f"merchant {id_} could not be created: {status} {answer}")
 
@@ -110,7 +76,7 @@ class FundLoad:
         due = started
         while (due := due + self._chance.expovariate(rate)) < started + seconds:
             await asyncio.sleep(max(0.0, due - time.monotonic()))
-            task = asyncio.create_task(self._send(self._next()))
+            task = asyncio.create_task(self._send(self._asked()))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             step.advance()
@@ -131,27 +97,8 @@ class FundLoad:
     def count(self, *states: str) -> int:
         return sum(order.state in states for order in self.orders)
 
-    def _next(self) -> Asked:
-        chance = self._chance
-        path = chance.choices(list(MIX), list(MIX.values()))[0]
-        number = f"{path[0]}{len(self.orders)}"
-        if path == "refunds" and self._paid:
-            payment = chance.choice(self._paid)
-            # Some refunds exceed the refundable amount: the service must refuse them.
-            body = {"payment_order_no": payment.order_no, "amount": chance.randint(1, payment.body["amount"])}
-            return self._asked(path, payment.merchant, number, body)
-        merchant = chance.choice(self._merchants)
-        if path == "settlements":
-            return self._asked(path, merchant, number, {})
-        if path == "withdrawals":
-            return self._asked(path, merchant, number, {"amount": chance.randint(100, 20_000), "channel": SIMULATOR})
-        settle = "later" if chance.random() < 0.2 else "now"
-        amount = chance.randint(100, 50_000)
-        body = {"amount": amount, "currency": "CNY", "channel": SIMULATOR, "settle": settle}
-        return self._asked("payments", merchant, f"p{len(self.orders)}", body)
-
-    def _asked(self, path: str, merchant: str, order_no: str, body: dict[str, Any]) -> Asked:
-        order = Asked(path, merchant, order_no, {"merchant": merchant, "order_no": order_no, **body})
+    def _asked(self) -> Asked:
+        order = self._mix.next(len(self.orders), self._paid)
         self.orders.append(order)
         return order
 
@@ -298,15 +245,18 @@ class FundLoad:
         """Compare the lists and balances of the service with the orders. Each order must be listed once, in the
         reported state, and no other order may be listed.
         """
-        for path in MIX:
-            if not any(order.state in POSTED for order in self.orders if order.path == path):
-                self.found.add("idle", f"none of the {path} was posted: they were not tested")
+        for paths in [*([path] for path in USUAL), list(FURTHER)]:
+            if not any(order.state in POSTED for order in self.orders if order.path in paths):
+                self.found.add("idle", f"none of {', '.join(paths)} was posted: they were not tested")
         for path in MIX:
             mine = {(order.merchant, order.order_no): order for order in self.orders if order.path == path}
             seen: Counter[tuple[str, str]] = Counter()
-            for merchant in self._merchants:
+            for merchant in [PLATFORM] if path == "split-payments" else self._merchants:
                 for members in await self._list(path, merchant):
                     key = (members["merchant"], members["order_no"])
+                    if path.startswith("reserve-") and members["order_no"].startswith(AUTO):
+                        self._rolled[merchant] += members["net"] if members["state"] in POSTED else 0
+                        continue
                     seen[key] += 1
                     if key not in mine:
                         self.found.add("unknown", f"{path} {key} was never requested")
@@ -327,7 +277,7 @@ class FundLoad:
             late = time.monotonic() > give_up_at
             if status == 200:
                 of = {name.rpartition(":")[2]: balance["posted"] for name, balance in answer["balances"].items()}
-                has, should = of["available"] + of["pending"], self._balance(merchant)
+                has, should = of["available"] + of["pending"] - of["receivable"], self._balance(merchant)
                 if has == should:
                     return
                 if late or not moving:
@@ -362,18 +312,14 @@ class FundLoad:
         return found
 
     def _balance(self, merchant: str) -> int:
-        """Return the sum of available and pending balance that the merchant should have according to its orders."""
-        total = 0
+        """Return the sum of available and pending balance, less the debt, that the merchant should have according to
+        its orders, to those in which it has a part or receives money, and to the holds of its rolling reserve.
+        """
+        total = self._rolled[merchant]
         for order in self.orders:
-            if order.merchant == merchant and order.state in POSTED:
-                total += _change(order)
+            if order.state in POSTED:
+                total += change_of(order, merchant)
         return total
 
     def paid_out(self, path: str) -> int:
         return sum(order.shown["amount"] for order in self.orders if order.path == path and order.state == "paid")
-
-
-def _change(order: Asked) -> int:
-    """Return the amount by which a posted order changes the merchant's balance."""
-    shown = order.shown
-    return 0 if order.state == "bounced" else int(shown["net"])

@@ -12,6 +12,7 @@ MERCHANTS_OWN: Final = {
     "merchant_available": "merchants, available",
     "merchant_pending": "merchants, pending",
     "receivable": "merchants, debts",
+    "merchant_reserve": "merchants, reserved",
 }
 """The account types of merchants, each with its line in the trial balance. Other accounts have a line each."""
 
