@@ -133,7 +133,8 @@ def work_of(route: Route[Any], body: bytes, bound: float = FLOOR_S, tries: int =
 def not_linear(route: Route[Any], make: Callable[[int], Iterator[tuple[str, bytes]]], size: int) -> list[str]:
     """Return the kinds of bodies for which `LONGER` times the bytes take more than `GROWTH` times the CPU time."""
     found = []
-    least = 3 * FLOOR_S
+    # Square work on the longer body takes seconds.
+    least = 5 * FLOOR_S
     for (kind, short), (_, long) in zip(make(size // LONGER), make(size), strict=True):
         if work_of(route, long, least) <= least:
             continue

@@ -295,6 +295,11 @@ class Run:
         owner = m if self.chance.random() < 0.6 else None
         last = [(slip, m.currency) for slip in m.slips[-20:]] if owner else self.of_platform[-30:]
         if last:
+            was_parked = [pair for pair in last if pair[0].kind == "payout_return" and pair[0].was_parked]
+            if was_parked and not self.seen["reversal of payout_return order-not-reversible"]:
+                # Few payout returns are parked.
+                await self.reverse_slip(owner, *was_parked[-1])
+                return
             # Kinds that are requested less often are reversed as often.
             kind = self.chance.choice(sorted({slip.kind for slip, _ in last}))
             slip, currency = self.chance.choice([pair for pair in last if pair[0].kind == kind][-5:])

@@ -259,7 +259,7 @@ async def test_a_batch_answers_each_withdrawal(place: Place) -> None:
         place.withdrawal(merchant, "b", 400),
         place.withdrawal(other, "c", 1_000),
         place.withdrawal("nobody", "d", 1),
-        place.withdrawal(merchant, "e", 601, payee=payee),
+        place.withdrawal(merchant, "e", 1_001, payee=payee),
         place.withdrawal(merchant, "f", 600, payee=payee),
     ]
     answer = await place.tests.post("/v1/withdrawals/batch", {"withdrawals": withdrawals})
