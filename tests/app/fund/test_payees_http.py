@@ -257,22 +257,31 @@ async def test_a_batch_answers_each_withdrawal(place: Place) -> None:
     withdrawals = [
         place.withdrawal(merchant, "a", 400, payee=payee),
         place.withdrawal(merchant, "b", 400),
-        place.withdrawal(other, "c", 1_000),
+        place.withdrawal(other, "c", 600),
         place.withdrawal("nobody", "d", 1),
         place.withdrawal(merchant, "e", 1_001, payee=payee),
         place.withdrawal(merchant, "f", 600, payee=payee),
+        place.withdrawal(other, "g", 600),
     ]
     answer = await place.tests.post("/v1/withdrawals/batch", {"withdrawals": withdrawals})
     assert answer.status == 200, answer
     assert is_documented(answer, "POST", "/v1/withdrawals/batch")
     results = answer.json["results"]
-    assert [result["order_no"] for result in results] == list("abcdef")
+    assert [result["order_no"] for result in results] == list("abcdefg")
     problems = [result.get("problem", {}).get("type", "").rpartition(":")[2] for result in results]
-    assert problems[:5] == ["", "payee-required", "", "merchant-not-found", "insufficient-funds"]
-    assert [results[i]["state"] for i in (0, 2)] == ["posted", "posted"]
+    assert [problems[i] for i in (0, 1, 3, 4, 5)] == [
+        "",
+        "payee-required",
+        "merchant-not-found",
+        "insufficient-funds",
+        "",
+    ]
+    assert [results[i]["state"] for i in (0, 5)] == ["posted", "posted"]
+    # Only one of two withdrawals that compete for the same money is posted.
+    assert sorted(problems[i] for i in (2, 6)) == ["", "insufficient-funds"]
     again = await place.tests.post("/v1/withdrawals/batch", {"withdrawals": withdrawals})
     assert [result.get("id") for result in again.json["results"]] == [result.get("id") for result in results]
-    assert (await place.tests.has(other))[0] == 0
+    assert ((await place.tests.has(merchant))[0], (await place.tests.has(other))[0]) == (0, 400)
     for wrong in ([], [withdrawals[0]] * 5_001, [{"merchant": merchant}], {}, None):
         assert is_problem(await place.tests.post("/v1/withdrawals/batch", {"withdrawals": wrong}), 400, "malformed")
     for client in (place.checker, place.auditor):

@@ -224,7 +224,8 @@ async def test_an_event_shows_a_merchant_its_own_part_only(platform: RunningServ
         ("split_payment.posted", 300),
         ("split_refund.posted", 100),
     ]
-    assert [part["merchant"] for part in events[0]["order"]["parts"]] == [one]
+    assert {event["type"] for event in events[2:]} <= {"split_refund.sent", "split_refund.paid"}
+    assert {part["merchant"] for event in events for part in event["order"]["parts"]} == {one}
     text = b"".join(body for _, body in endpoint.got)
     assert two.encode() not in text
     assert b"77777" not in text
